@@ -1,0 +1,47 @@
+# What a developer types; `make help` lists it. Cargo does the building.
+
+.DEFAULT_GOAL := help
+SEEDS ?= 1000
+
+.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: ## build and start the embedded server with the demo: moving ships on http://127.0.0.1:8080
+	cargo run --locked --profile quick --no-default-features -- demo
+
+build: ## build the complete server: target/release/alluvium
+	cargo build --locked --release
+
+test: ## install what the tests need, start the real servers, run everything, stop them
+	tests/run-all
+
+test-offline: ## the tests that need no server, no root and no network
+	cargo test --locked
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+
+stack-up: ## start Kafka, ZooKeeper and PostGIS on loopback; addresses in target/stack/env
+	tests/stack/install stack
+	tests/stack/up
+
+stack-down: ## stop them; their data stays
+	tests/stack/down
+
+stack-clean: ## stop them and remove their data
+	tests/stack/down --clean
+
+sim: ## simulate with random faults: make sim SEEDS=1000
+	SIM_SEEDS=$(SEEDS) cargo test --locked --test sim -- --nocapture
+
+bench: ## measure beside the limits of the parts, on the clustered stack
+	tests/stack/install build stack bench
+	bench/run
+
+clean: ## remove all that was built, and the stack with its data
+	tests/stack/down --clean
+	cargo clean
