@@ -1,0 +1,149 @@
+//! SEAM: the long-term store. PostGIS tables (clustered) or a GeoPackage file (embedded): plain tables, one per feature type,
+//! which any other tool may read; and the catalogue of feature types, the watermarks and the versions of deleted features.
+//!
+//! It knows nothing of logs and indexes beyond the numbers that it keeps for them, and no rule of the merge.
+//!
+//! Contract, checked on every implementation by `tests/it/delegate.rs`:
+//! - [`Delegate::persist`] is one transaction with a compare-and-set on the watermark: all of it or nothing of it.
+//! - A [`Snapshot`] is one moment: watermarks and rows belong together however long the scan takes.
+//! - A scan may deliver rows that do not match the filter (the caller evaluates it again) but never leaves one out.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::model::{Feature, FeatureId, FeatureType, Offset, PartitionId, Rect, Watermark};
+use crate::query::{Cursor, Filter, SortKey};
+
+/// A feature in the delegate, or the memory of a deleted one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub feature: Arc<Feature>,
+    /// The offset of the last change that this row includes, in its partition; 0 where another tool wrote the row.
+    pub version: Offset,
+}
+
+/// What the delegate has under an id.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Base {
+    Row(Row),
+    /// Deleted by the record at this offset.
+    Deleted(Offset),
+}
+
+/// One state to persist.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PersistEntry {
+    pub id: FeatureId,
+    /// `None`: a tombstone.
+    pub feature: Option<Arc<Feature>>,
+    pub version: Offset,
+}
+
+/// What a sweeper wants done for one partition, in one transaction.
+#[derive(Clone, Debug)]
+pub struct PersistBatch {
+    pub partition: PartitionId,
+    /// The watermark that the sweeper started from.
+    pub expected: Watermark,
+    pub next: Watermark,
+    pub entries: Vec<PersistEntry>,
+    /// Memories of deleted features whose version is before this may be forgotten: the log has been cut past them.
+    pub forget_deleted_before: Offset,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Persisting {
+    Committed {
+        /// Rows that the delegate's own constraints refused; everything else was written. They stay in the index.
+        refused: Vec<(FeatureId, String)>,
+    },
+    /// The watermark was not the expected one: nothing was written.
+    Conflict(Watermark),
+}
+
+#[derive(Clone, Debug)]
+pub struct Bases {
+    /// In the order asked; `None`: nothing known of this id.
+    pub bases: Vec<Option<Base>>,
+    /// Of every partition, read in the same moment.
+    pub watermarks: Vec<Watermark>,
+}
+
+/// What a scan selects. All parts hold together.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    /// As much of it as the delegate can say; see the contract.
+    pub filter: Filter,
+    /// `None`: in any order. Some: by these keys, nulls last, then by the bytes of the id.
+    pub order: Option<Vec<SortKey>>,
+    /// Only what comes after, in that order.
+    pub after: Option<Cursor>,
+    /// The caller will hardly take more than this; a hint that lets the delegate choose a plan. Not a limit.
+    pub expected_rows: Option<u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DelegateError {
+    /// Nothing was changed; the same may work later.
+    #[error("the long-term store is not available: {0}")]
+    Unavailable(String),
+    #[error("the long-term store has no feature type '{0}'")]
+    NotFound(String),
+    #[error("the long-term store already has '{0}'")]
+    Exists(String),
+    /// The tables are not what the catalogue says.
+    #[error("the long-term store does not go with the catalogue: {0}")]
+    Mismatch(String),
+}
+
+#[async_trait]
+pub trait Delegate: Send + Sync + 'static {
+    /// A short name for people: "PostGIS", "GeoPackage".
+    fn kind(&self) -> &'static str;
+
+    /// The feature types, with a number that rises with every change of the catalogue.
+    async fn catalogue(&self) -> Result<(u64, Vec<FeatureType>), DelegateError>;
+
+    /// Enters a type and makes its table; watermarks of 0 for every partition. `Exists` when the name is taken, by a type or
+    /// by a table that is not ours.
+    async fn create(&self, feature_type: &FeatureType) -> Result<(), DelegateError>;
+
+    /// Takes a type, its watermarks and its bookkeeping out of the catalogue; `purge` drops its table too. One that is gone
+    /// is no error. Without `purge` a later `create` of that name with the same columns takes the table as it is, its rows
+    /// with version 0.
+    async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError>;
+
+    /// The watermark of each partition.
+    async fn watermarks(&self, feature_type: &FeatureType) -> Result<Vec<Watermark>, DelegateError>;
+
+    /// Upserts only over an older version, deletes what is tombstoned and remembers its version, and moves the watermark:
+    /// in one transaction, and only if the watermark is the expected one.
+    async fn persist(&self, feature_type: &FeatureType, batch: PersistBatch) -> Result<Persisting, DelegateError>;
+
+    /// What is known of these ids, and the watermarks of the same moment.
+    async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError>;
+
+    /// A consistent view of one type. Held until dropped.
+    async fn snapshot(&self, feature_type: &Arc<FeatureType>) -> Result<Box<dyn Snapshot>, DelegateError>;
+}
+
+/// Rows in batches.
+pub type Rows = BoxStream<'static, Result<Vec<Row>, DelegateError>>;
+
+#[async_trait]
+pub trait Snapshot: Send + Sync {
+    /// The watermark of each partition at this moment.
+    fn watermarks(&self) -> &[Watermark];
+
+    /// The rows of a scan. Bounded memory: the stream is pulled. One scan of a snapshot at a time.
+    async fn scan(&mut self, scan: Scan) -> Result<Rows, DelegateError>;
+
+    /// How many rows match the filter exactly, `None` when the delegate cannot say all of the filter (the caller then counts
+    /// the rows itself).
+    async fn count(&mut self, filter: &Filter) -> Result<Option<u64>, DelegateError>;
+
+    /// The envelope of all rows, at least; `None` when there are none.
+    async fn bounds(&mut self) -> Result<Option<Rect>, DelegateError>;
+}

@@ -1,0 +1,302 @@
+//! A feature type: its schema, its CRS and the settings that rule how long its features stay in the transient index.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Dimension, Feature, GeometryKind, PropertyType, Value};
+
+/// The longest name of a type or a property, bytes: PostgreSQL's limit on identifiers.
+const MAX_NAME: usize = 63;
+
+/// A layer: in OGC API a collection, in WFS a feature type, in the delegate a table, in Kafka a topic, all of the same name.
+///
+/// Its TOML and JSON form is what `POST /collections` takes; `incarnation` and `schema_version` are the store's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureType {
+    /// `[a-z][a-z0-9_]*`.
+    #[serde(alias = "id")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// `None`: a table without geometry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub geometry: Option<GeometryColumn>,
+    /// A property's id is its place here; properties are only ever added at the end.
+    #[serde(default)]
+    pub properties: Vec<Property>,
+    /// How long a feature must go without a change before it is persisted and leaves the transient index.
+    #[serde(default)]
+    pub expiry: Expiry,
+    /// A feature that never rests is persisted, in its present state, when it has been dirty for this long.
+    #[serde(default = "default_max_dirty", with = "seconds")]
+    pub max_dirty: Duration,
+    /// Of the log. Fixed when the type is made.
+    #[serde(default = "one")]
+    pub partitions: u32,
+    /// False: no delegate; features are gone when they expire.
+    #[serde(default = "yes")]
+    pub persist: bool,
+    /// Made when the type is created; in the topic's name and the positions, so that offsets of two types that bore the same
+    /// name one after the other are never mixed up. Empty in a declaration.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub incarnation: String,
+    /// Rises with each change of the schema.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub schema_version: u32,
+}
+
+/// The geometry of a type's features. Its column and GML element are named `geom`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeometryColumn {
+    #[serde(rename = "type")]
+    pub kind: GeometryKind,
+    /// EPSG code of the stored coordinates; they are kept in x,y (easting, northing; longitude, latitude) order whatever the
+    /// registry's axis order.
+    #[serde(default = "wgs84")]
+    pub epsg: u32,
+    #[serde(default)]
+    pub dimension: Dimension,
+    #[serde(default = "yes")]
+    pub nullable: bool,
+}
+
+/// The name of the geometry property, in every protocol and table.
+pub const GEOMETRY: &str = "geom";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Property {
+    /// Letters, digits and `_`, not beginning with a digit; case counts. Not `id`, `geom` or a name beginning with `alluvium_`.
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: PropertyType,
+    #[serde(default = "yes")]
+    pub nullable: bool,
+    /// Indexed in both tiers.
+    #[serde(default)]
+    pub index: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+/// Seconds, or `"never"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    After(Duration),
+    Never,
+}
+
+impl Default for Expiry {
+    fn default() -> Self {
+        Expiry::After(Duration::from_secs(60))
+    }
+}
+
+/// What is wrong with a declaration, or with a feature held against its type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct SchemaError {
+    /// The property (or setting) at fault.
+    pub locator: String,
+    pub what: String,
+}
+
+impl SchemaError {
+    pub fn new(locator: impl Into<String>, what: impl Into<String>) -> Self {
+        SchemaError { locator: locator.into(), what: what.into() }
+    }
+}
+
+impl FeatureType {
+    /// The id and type of a property by name.
+    pub fn property(&self, name: &str) -> Option<(usize, &Property)> {
+        self.properties.iter().enumerate().find(|(_, p)| p.name == name)
+    }
+
+    /// The name of this type's log: a Kafka topic, or a name inside the embedded log.
+    pub fn log_name(&self) -> String {
+        format!("{}.{}", self.name, self.incarnation)
+    }
+
+    /// The title, or the name where there is none.
+    pub fn title(&self) -> &str {
+        if self.title.is_empty() { &self.name } else { &self.title }
+    }
+
+    /// Checks a declaration. The error's locator names the setting.
+    pub fn check_declaration(&self) -> Result<(), SchemaError> {
+        let mut letters = self.name.chars();
+        let starts = letters.next().is_some_and(|c| c.is_ascii_lowercase());
+        if !starts || !letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            return Err(SchemaError::new("name", format!("'{}' is not a name: [a-z][a-z0-9_]*", self.name)));
+        }
+        if self.name.len() > MAX_NAME {
+            return Err(SchemaError::new("name", format!("a name has at most {MAX_NAME} characters")));
+        }
+        if !(1..=256).contains(&self.partitions) {
+            return Err(SchemaError::new("partitions", "between 1 and 256 partitions"));
+        }
+        if self.max_dirty.is_zero() {
+            return Err(SchemaError::new("max_dirty", "must be more than 0 seconds"));
+        }
+        if let Some(g) = &self.geometry
+            && super::crs::Crs::from_epsg(g.epsg).is_none()
+        {
+            return Err(SchemaError::new("geometry.epsg", format!("EPSG:{} is not a known CRS", g.epsg)));
+        }
+        for (i, p) in self.properties.iter().enumerate() {
+            check_property_name(&p.name)?;
+            if self.properties[..i].iter().any(|q| q.name.eq_ignore_ascii_case(&p.name)) {
+                return Err(SchemaError::new(
+                    &p.name,
+                    format!("property '{}' is declared twice (case does not tell names apart in every table)", p.name),
+                ));
+            }
+        }
+        if self.properties.len() > 1000 {
+            return Err(SchemaError::new("properties", "at most 1000 properties"));
+        }
+        Ok(())
+    }
+
+    /// Holds a feature against this type, promoting its geometry where the type wants the multi form.
+    pub fn check(&self, feature: &mut Feature) -> Result<(), SchemaError> {
+        self.check_geometry(&mut feature.geometry)?;
+        if feature.properties.len() > self.properties.len() {
+            return Err(SchemaError::new("properties", "more values than the type has properties"));
+        }
+        for (slot, property) in self.properties.iter().enumerate() {
+            self.check_value(slot, feature.value(slot)).map_err(|e| SchemaError::new(&property.name, e.what))?;
+        }
+        Ok(())
+    }
+
+    /// Holds one new value against property `slot`.
+    pub fn check_value(&self, slot: usize, value: &Value) -> Result<(), SchemaError> {
+        let Some(property) = self.properties.get(slot) else {
+            return Err(SchemaError::new("properties", format!("no property with id {slot}")));
+        };
+        if value.is_null() && !property.nullable {
+            return Err(SchemaError::new(&property.name, format!("property '{}' may not be null", property.name)));
+        }
+        if !value.is_of(property.kind) {
+            return Err(SchemaError::new(
+                &property.name,
+                format!("property '{}' is of type {}", property.name, property.kind.name()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Holds a geometry against the type's: its kind (promoting a single one to the multi form that is asked), its dimension
+    /// (missing Z is 0 and missing M is dropped or 0, so that no client is refused for it), its nullability.
+    pub fn check_geometry(&self, geometry: &mut Option<super::Geometry>) -> Result<(), SchemaError> {
+        let Some(column) = &self.geometry else {
+            return match geometry {
+                None => Ok(()),
+                Some(_) => Err(SchemaError::new(GEOMETRY, format!("feature type '{}' has no geometry", self.name))),
+            };
+        };
+        match geometry.take() {
+            None if column.nullable => Ok(()),
+            None => Err(SchemaError::new(GEOMETRY, "the geometry may not be null")),
+            Some(g) => {
+                let fitted =
+                    g.fit(column.kind, column.dimension).map_err(|e| SchemaError::new(GEOMETRY, e.to_string()))?;
+                if let Some(crs) = super::crs::Crs::from_epsg(column.epsg)
+                    && crs.is_geographic()
+                    && let Some(b) = fitted.bounds()
+                    && (b.min_y < -90.0 || b.max_y > 90.0 || b.min_x < -360.0 || b.max_x > 360.0)
+                {
+                    return Err(SchemaError::new(
+                        GEOMETRY,
+                        format!(
+                            "coordinates outside the CRS: longitude {}..{}, latitude {}..{} (is the axis order right?)",
+                            b.min_x, b.max_x, b.min_y, b.max_y
+                        ),
+                    ));
+                }
+                *geometry = Some(fitted);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn check_property_name(name: &str) -> Result<(), SchemaError> {
+    let mut chars = name.chars();
+    let starts = chars.next().is_some_and(|c| c.is_alphabetic() || c == '_');
+    if !starts || !chars.all(|c| c.is_alphanumeric() || c == '_') || name.len() > MAX_NAME {
+        return Err(SchemaError::new(
+            name,
+            format!("'{name}' is not a property name: letters, digits and '_', at most {MAX_NAME} bytes"),
+        ));
+    }
+    let lower = name.to_ascii_lowercase();
+    if matches!(lower.as_str(), "id" | "fid" | GEOMETRY) || lower.starts_with("alluvium_") {
+        return Err(SchemaError::new(name, format!("'{name}' is a name of the store's own")));
+    }
+    Ok(())
+}
+
+fn default_max_dirty() -> Duration {
+    Duration::from_secs(600)
+}
+fn one() -> u32 {
+    1
+}
+fn yes() -> bool {
+    true
+}
+fn wgs84() -> u32 {
+    4326
+}
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// Durations as a number of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_f64(d.as_secs_f64())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(d)?).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Expiry {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Expiry::After(d) => s.serialize_f64(d.as_secs_f64()),
+            Expiry::Never => s.serialize_str("never"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Expiry {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Seconds(f64),
+            Word(String),
+        }
+        use serde::de::Error;
+        match Form::deserialize(d)? {
+            Form::Seconds(s) => Duration::try_from_secs_f64(s).map(Expiry::After).map_err(D::Error::custom),
+            Form::Word(w) if w == "never" => Ok(Expiry::Never),
+            Form::Word(w) => Err(D::Error::custom(format!("expiry is a number of seconds or \"never\", not \"{w}\""))),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What the protocols say to the store and what it answers. No rule lives here.
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+
+use crate::model::{Feature, FeatureId, FeatureType, Geometry, Offset, Position, SchemaError, Value};
+use crate::query::Filter;
+
+/// Changes that happen all or not at all, in order; an action sees the effect of those before it.
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    pub actions: Vec<Action>,
+    /// Resolve filters no earlier than this.
+    pub at_least: Position,
+}
+
+#[derive(Clone, Debug)]
+pub struct Action {
+    /// The feature type's name.
+    pub feature_type: String,
+    pub kind: ActionKind,
+}
+
+#[derive(Clone, Debug)]
+pub enum ActionKind {
+    /// Features, whole. What may be there under their ids is treated as `existing` says.
+    Insert {
+        features: Vec<Feature>,
+        existing: Existing,
+    },
+    /// Sets properties and perhaps the geometry of all features that match.
+    Update {
+        filter: Filter,
+        changes: FeatureChanges,
+    },
+    /// Replaces the features that match by this one; each keeps its own id.
+    Replace {
+        filter: Filter,
+        feature: Feature,
+    },
+    Delete {
+        filter: Filter,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Overwrite, without asking: costs no query. For ids that are fresh, and for PUT.
+    Replace,
+    /// `WriteError::Exists` when one of the ids is there; costs a look-up.
+    Refuse,
+}
+
+/// New values: property ids, and the geometry where it is named.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FeatureChanges {
+    pub geometry: Option<Option<Geometry>>,
+    pub properties: Vec<(usize, Value)>,
+}
+
+/// What a transaction did.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Per action, in order: the ids that it inserted, or that its filter matched, in the order of the request.
+    pub ids: Vec<Vec<FeatureId>>,
+    /// Where its changes stand in the log.
+    pub position: Position,
+    /// False: accepted and durable, but this instance had not applied it when the wait ended.
+    pub applied: bool,
+}
+
+/// A feature as a read gives it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    pub feature: Arc<Feature>,
+    /// The offset of its last change. The ETag, together with the incarnation.
+    pub version: Offset,
+    pub tier: Tier,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    Transient,
+    Persistent,
+}
+
+impl Tier {
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Transient => "transient",
+            Tier::Persistent => "persistent",
+        }
+    }
+}
+
+/// One consistent answer, streaming.
+pub struct Reading {
+    pub feature_type: Arc<FeatureType>,
+    /// The position at which the answer holds.
+    pub position: Position,
+    pub items: BoxStream<'static, Result<Item, ReadError>>,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("there is no feature type '{0}'")]
+    UnknownType(String),
+    /// The instance has just started, or the delegate is away. Try again.
+    #[error("not available at the moment: {0}")]
+    Unavailable(String),
+    /// The position asked for was not reached in time. Try again.
+    #[error("this instance has not come up to the position asked for")]
+    Behind,
+    #[error(transparent)]
+    StalePosition(#[from] crate::model::position::StalePosition),
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("there is no feature type '{0}'")]
+    UnknownType(String),
+    /// `action`: its index in the transaction, from 0.
+    #[error("{error}")]
+    Invalid { action: usize, error: SchemaError },
+    #[error("feature type '{feature_type}' already has a feature '{id}'")]
+    Exists { feature_type: String, id: FeatureId },
+    /// Nothing was written; try again after so many seconds.
+    #[error("not available at the moment, nothing was written: {0}")]
+    Unavailable(String),
+    /// It may or may not have been written; the same ids again are safe.
+    #[error("the outcome is unknown: {0}")]
+    OutcomeUnknown(String),
+    #[error("the transaction is too large: {0}")]
+    TooLarge(String),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CatalogueError {
+    #[error("there is no feature type '{0}'")]
+    UnknownType(String),
+    #[error("there is already a feature type '{0}'")]
+    Exists(String),
+    #[error(transparent)]
+    Invalid(#[from] SchemaError),
+    #[error("not available at the moment: {0}")]
+    Unavailable(String),
+}
+
+/// The state of one partition of one feature type, for `/metrics`, `/health/ready` and the page.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct PartitionStatus {
+    pub feature_type: String,
+    pub partition: u32,
+    pub ready: bool,
+    /// Where this instance has come in the log.
+    pub applied: Offset,
+    /// The log's end as far as known.
+    pub end: Offset,
+    pub durable_through: Offset,
+    /// This instance sweeps it.
+    pub owner: bool,
+    /// Features and tombstones in the transient index.
+    pub index_features: u64,
+    /// Age of the oldest change that is not persisted, milliseconds.
+    pub oldest_unpersisted_ms: i64,
+    pub last_error: Option<String>,
+}
+
+// The store itself (src/store/mod.rs) offers, to the protocols:
+//
+// impl Store {
+//     pub fn feature_types(&self) -> Vec<Arc<FeatureType>>;                       // by name
+//     pub fn feature_type(&self, name: &str) -> Option<Arc<FeatureType>>;
+//     pub async fn create_feature_type(&self, t: FeatureType) -> Result<Arc<FeatureType>, CatalogueError>;
+//     pub async fn remove_feature_type(&self, name: &str, purge: bool) -> Result<(), CatalogueError>;
+//     pub async fn read(&self, query: Query) -> Result<Reading, ReadError>;
+//     pub async fn count(&self, query: &Query, budget: Option<Duration>) -> Result<Option<u64>, ReadError>; // filter and tier only; None: past the budget
+//     pub async fn get(&self, feature_type: &str, id: &str, at_least: &Position) -> Result<Option<(Item, Position)>, ReadError>;
+//     pub async fn bounds(&self, feature_type: &str) -> Result<Option<Rect>, ReadError>;               // stored CRS
+//     pub async fn write(&self, transaction: Transaction) -> Result<Written, WriteError>;
+//     pub fn is_ready(&self) -> bool;
+//     pub fn status(&self) -> Vec<PartitionStatus>;
+//     pub fn delegate_kind(&self) -> &'static str;
+// }

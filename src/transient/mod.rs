@@ -1,0 +1,1 @@
+//! The in-memory index of features written and not yet aged off.

@@ -1,0 +1,5 @@
+//! One binary: the conformance suites of the seams, run on every implementation, and the protocols.
+//! Tests of Kafka, ZooKeeper and PostGIS run where `ALLUVIUM_KAFKA`, `ALLUVIUM_ZOOKEEPER` and `ALLUVIUM_POSTGRES` name
+//! servers (`make stack-up` writes them to `target/stack/env`), and say that they were skipped where they do not.
+
+mod real;

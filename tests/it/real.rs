@@ -1,0 +1,11 @@
+//! The addresses of real servers.
+
+/// The value of an environment variable that names a real server; prints why the test is skipped when it is not set.
+#[allow(dead_code)]
+pub fn server(variable: &str) -> Option<String> {
+    let address = std::env::var(variable).ok().filter(|a| !a.is_empty());
+    if address.is_none() {
+        eprintln!("SKIPPED: {variable} is not set (make stack-up)");
+    }
+    address
+}
