@@ -5,12 +5,13 @@
 //!
 //! Contract, checked on every implementation by `tests/it/log.rs`:
 //! - Offsets of a partition rise; gaps are normal. Progress is `Batch::next`, never the last record's offset plus one.
-//! - [`FeatureLog::append`] is all or nothing, over all its partitions, after any crash, and keeps the order of its records
+//! - [`FeatureLog::append`] is all or nothing, over all its logs and partitions, after any crash, and keeps the order of its records
 //!   within a partition. When it returns, the records are durable.
 //! - `append_time_ms` is the log's own clock and never a writer's; a reader takes its running maximum.
 //! - A tail sees only what is committed, in order, each record once, and waits at the end.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +21,8 @@ use crate::model::{Offset, PartitionId};
 /// A record to append.
 #[derive(Clone, Debug)]
 pub struct NewRecord {
+    /// The log's name. One append may write to several logs: a transaction over several feature types.
+    pub log: Arc<str>,
     pub partition: PartitionId,
     /// The feature id of a single change; empty for envelopes and markers.
     pub key: Bytes,
@@ -72,7 +75,7 @@ pub trait FeatureLog: Send + Sync + 'static {
     async fn remove(&self, name: &str) -> Result<(), LogError>;
 
     /// Appends durably, all or nothing. Gives each record's offset, in order.
-    async fn append(&self, name: &str, records: Vec<NewRecord>) -> Result<Vec<Offset>, LogError>;
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Offset>, LogError>;
 
     /// First offset that is still there, and the end: the offset that the next committed record will have at least.
     async fn range(&self, name: &str, partition: PartitionId) -> Result<Range<Offset>, LogError>;
