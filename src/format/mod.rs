@@ -1,1 +1,6 @@
 //! Bytes to model and back, streaming, without HTTP.
+//!
+//! Owns how things are spelled, and that what is read is canonical; does not own what they mean. Invariant: no input, however
+//! broken, makes a reader here panic or take memory out of proportion to its length.
+
+pub mod record;

@@ -1,0 +1,559 @@
+//! The log's records as bytes.
+//!
+//! Owns the layout below and its versions; the log adds its own frame and checksum. Invariant: whatever [`encode`] gave,
+//! [`decode`] of this or any later release reads as the same record; anything else is an error, never a panic.
+//!
+//! | part | layout |
+//! |---|---|
+//! | record | magic `A1`, version `01`, kind: `01` changes, `02` persisted; then its body and nothing more |
+//! | changes | varints: version of the schema, part of the run, parts of the run, number of changes; then the changes |
+//! | change | tag: `01` put, `02` patch, `03` delete (from `04`: append and conditional changes to come); id as text; its body |
+//! | put | geometry, number of values, the values by property id |
+//! | patch | `00` geometry stays, `01` goes, `02` is set and follows; number of properties; each its id and its value |
+//! | persisted | varints: durable through, evict through, number of ids; the ids as texts |
+//! | geometry | text of WKB; empty: none |
+//! | value | tag: `00` null, `01` false, `02` true, `03` integer, `04` number, `05` string, `06` date, `07` date-time, `08` UUID, `09` JSON, `0a` bytes; then zigzag varint (integers, days, microseconds), 8 bytes little-endian (numbers), 16 bytes (UUID), or a text |
+//! | text | varint length, bytes |
+//! | varint | LEB128 of an unsigned 64-bit number |
+//!
+//! `A1` begins no UTF-8 text, so a JSON value of a foreign producer is told apart by its first byte. The version is that of the
+//! oldest reader that understands the record: a new kind or tag raises it in the records that use it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::model::{Change, Feature, FeatureId, FeatureType, Geometry, Patch, Persisted, Record, Run, Value, check_id};
+
+const MAGIC: u8 = 0xa1;
+const VERSION: u8 = 1;
+
+const CHANGES: u8 = 1;
+const PERSISTED: u8 = 2;
+
+const PUT: u8 = 1;
+const PATCH: u8 = 2;
+const DELETE: u8 = 3;
+
+const KEEP: u8 = 0;
+const REMOVE: u8 = 1;
+const SET: u8 = 2;
+
+/// The longest head of a record of changes: magic, version, kind and four varints of at most 10 bytes.
+const MAX_HEAD: usize = 3 + 4 * 10;
+
+/// Why a value of the log is not a record that this release can apply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Ours, by a later release. Never to be skipped: this instance must stop here until it is upgraded.
+    #[error("a record of format version {version}, this release knows {VERSION}: upgrade it")]
+    Newer { version: u8 },
+    /// Ours, under a later schema than the feature type at hand. Never to be skipped: read the catalogue again.
+    #[error("a record under schema version {version}, known is {known}")]
+    NewerSchema { version: u32, known: u32 },
+    /// Nothing that could ever be applied; to be set aside, said loudly, and passed over.
+    #[error("not a record: {0}")]
+    Poison(String),
+}
+
+/// A change that does not fit into a record by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("feature '{id}' has {bytes} bytes, a record of the log takes {limit}")]
+pub struct TooLarge {
+    pub id: FeatureId,
+    pub bytes: usize,
+    pub limit: usize,
+}
+
+/// A record as the log's value. `schema_version` is that of the type whose property ids the changes use.
+pub fn encode(record: &Record, schema_version: u32) -> Bytes {
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(&[MAGIC, VERSION]);
+    match record {
+        Record::Changes { run, changes } => {
+            out.push(CHANGES);
+            put_varint(&mut out, schema_version.into());
+            put_varint(&mut out, run.part.into());
+            put_varint(&mut out, run.of.into());
+            put_varint(&mut out, changes.len() as u64);
+            changes.iter().for_each(|c| put_change(&mut out, c));
+        }
+        Record::Persisted(p) => {
+            out.push(PERSISTED);
+            put_varint(&mut out, p.durable_through);
+            put_varint(&mut out, p.evict_through);
+            put_varint(&mut out, p.except.len() as u64);
+            p.except.iter().for_each(|id| put_text(&mut out, id.as_bytes()));
+        }
+    }
+    out.into()
+}
+
+/// Distributes changes, in their order, over a run of as few records as the log's largest value allows.
+pub fn split(changes: Vec<Change>, max_value_bytes: usize) -> Result<Vec<Record>, TooLarge> {
+    let limit = max_value_bytes.saturating_sub(MAX_HEAD);
+    let mut parts: Vec<Vec<Change>> = Vec::new();
+    let mut room = 0;
+    let mut scratch = Vec::new();
+    for change in changes {
+        scratch.clear();
+        put_change(&mut scratch, &change);
+        let bytes = scratch.len();
+        if bytes > limit {
+            return Err(TooLarge { id: change.id().clone(), bytes, limit });
+        }
+        match parts.last_mut() {
+            Some(part) if bytes <= room => part.push(change),
+            _ => {
+                parts.push(vec![change]);
+                room = limit;
+            }
+        }
+        room -= bytes;
+    }
+    let of = parts.len() as u32;
+    Ok((1..).zip(parts).map(|(part, changes)| Record::Changes { run: Run { part, of }, changes }).collect())
+}
+
+/// Reads a record of the log of `ft`. No value at all is a foreign producer's tombstone: the delete of `key`.
+pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>, ft: &FeatureType) -> Result<Record, RecordError> {
+    let Some(value) = value else {
+        return Ok(whole(Change::Delete(foreign_id(key)?)));
+    };
+    match *value {
+        [MAGIC, VERSION, kind, ref body @ ..] => {
+            let mut source = Source { rest: body };
+            let record = match kind {
+                CHANGES => take_changes(&mut source, ft)?,
+                PERSISTED => Record::Persisted(take_persisted(&mut source)?),
+                _ => return Err(poison("an unknown kind of record")),
+            };
+            if source.rest.is_empty() { Ok(record) } else { Err(poison("bytes left over")) }
+        }
+        [MAGIC, version, ..] if version > VERSION => Err(RecordError::Newer { version }),
+        _ => Err(poison("neither a record of ours nor a JSON object")),
+    }
+}
+
+fn whole(change: Change) -> Record {
+    Record::Changes { run: Run::WHOLE, changes: vec![change] }
+}
+
+fn foreign_id(key: Option<&[u8]>) -> Result<FeatureId, RecordError> {
+    let key = key.ok_or_else(|| poison("neither a key nor a value"))?;
+    let text = std::str::from_utf8(key).map_err(|_| poison("the key is not UTF-8"))?;
+    check_id(text).map_err(|e| RecordError::Poison(format!("the key: {e}")))
+}
+
+fn poison(what: &str) -> RecordError {
+    RecordError::Poison(what.to_owned())
+}
+
+fn put_varint(out: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+fn put_signed(out: &mut Vec<u8>, n: i64) {
+    put_varint(out, ((n << 1) ^ (n >> 63)) as u64);
+}
+
+fn put_text(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_geometry(out: &mut Vec<u8>, geometry: Option<&Geometry>) {
+    put_text(out, geometry.map_or(&[], Geometry::wkb));
+}
+
+fn put_change(out: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Put(feature) => {
+            out.push(PUT);
+            put_text(out, feature.id.as_bytes());
+            put_geometry(out, feature.geometry.as_ref());
+            put_varint(out, feature.properties.len() as u64);
+            feature.properties.iter().for_each(|v| put_value(out, v));
+        }
+        Change::Patch(patch) => {
+            out.push(PATCH);
+            put_text(out, patch.id.as_bytes());
+            match &patch.geometry {
+                None => out.push(KEEP),
+                Some(None) => out.push(REMOVE),
+                Some(Some(geometry)) => {
+                    out.push(SET);
+                    put_geometry(out, Some(geometry));
+                }
+            }
+            put_varint(out, patch.properties.len() as u64);
+            for (slot, value) in &patch.properties {
+                put_varint(out, (*slot).into());
+                put_value(out, value);
+            }
+        }
+        Change::Delete(id) => {
+            out.push(DELETE);
+            put_text(out, id.as_bytes());
+        }
+    }
+}
+
+fn put_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Null => out.push(0),
+        Value::Bool(b) => out.push(1 + u8::from(*b)),
+        Value::Int(n) => {
+            out.push(3);
+            put_signed(out, *n);
+        }
+        Value::Number(n) => {
+            out.push(4);
+            out.extend_from_slice(&n.to_le_bytes());
+        }
+        Value::String(s) => {
+            out.push(5);
+            put_text(out, s.as_bytes());
+        }
+        Value::Date(days) => {
+            out.push(6);
+            put_signed(out, (*days).into());
+        }
+        Value::DateTime(micros) => {
+            out.push(7);
+            put_signed(out, *micros);
+        }
+        Value::Uuid(u) => {
+            out.push(8);
+            out.extend_from_slice(u);
+        }
+        Value::Json(s) => {
+            out.push(9);
+            put_text(out, s.as_bytes());
+        }
+        Value::Bytes(b) => {
+            out.push(10);
+            put_text(out, b);
+        }
+    }
+}
+
+/// What is left of a value.
+struct Source<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Source<'a> {
+    fn take(&mut self, n: usize) -> Result<&'a [u8], RecordError> {
+        let (taken, rest) = self.rest.split_at_checked(n).ok_or_else(|| poison("it ends too early"))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or_else(|| poison("it ends too early"))?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, RecordError> {
+        self.array::<1>().map(|[b]| b)
+    }
+
+    fn varint(&mut self) -> Result<u64, RecordError> {
+        let mut n = 0;
+        for shift in (0..64).step_by(7) {
+            let b = self.byte()?;
+            if shift == 63 && b > 1 {
+                break;
+            }
+            n |= u64::from(b & 0x7f) << shift;
+            if b < 0x80 {
+                return Ok(n);
+            }
+        }
+        Err(poison("a number has more than 64 bits"))
+    }
+
+    fn signed(&mut self) -> Result<i64, RecordError> {
+        let n = self.varint()?;
+        Ok((n >> 1) as i64 ^ -((n & 1) as i64))
+    }
+
+    fn small<T: TryFrom<u64>>(&mut self) -> Result<T, RecordError> {
+        T::try_from(self.varint()?).map_err(|_| poison("a number is too large"))
+    }
+
+    /// A number of things to follow, each of at least one byte: so it never asks for more memory than there is input.
+    fn count(&mut self) -> Result<usize, RecordError> {
+        let n: usize = self.small()?;
+        if n <= self.rest.len() { Ok(n) } else { Err(poison("it ends too early")) }
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], RecordError> {
+        let n = self.small()?;
+        self.take(n)
+    }
+
+    fn text(&mut self) -> Result<&'a str, RecordError> {
+        let text = std::str::from_utf8(self.bytes()?).map_err(|_| poison("a text is not UTF-8"))?;
+        if text.contains('\0') { Err(poison("a text contains U+0000")) } else { Ok(text) }
+    }
+
+    fn id(&mut self) -> Result<FeatureId, RecordError> {
+        let text = std::str::from_utf8(self.bytes()?).map_err(|_| poison("an id is not UTF-8"))?;
+        check_id(text).map_err(|e| RecordError::Poison(e.to_string()))
+    }
+
+    fn geometry(&mut self) -> Result<Option<Geometry>, RecordError> {
+        match self.bytes()? {
+            [] => Ok(None),
+            wkb => Geometry::from_wkb(wkb).map(Some).map_err(|e| RecordError::Poison(e.to_string())),
+        }
+    }
+
+    fn value(&mut self) -> Result<Value, RecordError> {
+        Ok(match self.byte()? {
+            0 => Value::Null,
+            1 => Value::Bool(false),
+            2 => Value::Bool(true),
+            3 => Value::Int(self.signed()?),
+            4 => match f64::from_le_bytes(self.array()?) {
+                n if n.is_finite() => Value::Number(n),
+                _ => return Err(poison("a number is not finite")),
+            },
+            5 => Value::String(self.text()?.into()),
+            6 => Value::Date(i32::try_from(self.signed()?).map_err(|_| poison("a date is out of range"))?),
+            7 => Value::DateTime(self.signed()?),
+            8 => Value::Uuid(self.array()?),
+            9 => Value::Json(self.text()?.into()),
+            10 => Value::Bytes(self.bytes()?.into()),
+            _ => return Err(poison("an unknown kind of value")),
+        })
+    }
+}
+
+fn take_changes(source: &mut Source<'_>, ft: &FeatureType) -> Result<Record, RecordError> {
+    let version: u32 = source.small()?;
+    if version > ft.schema_version {
+        return Err(RecordError::NewerSchema { version, known: ft.schema_version });
+    }
+    let run = Run { part: source.small()?, of: source.small()? };
+    if run.part < 1 || run.part > run.of {
+        return Err(poison("its part is not of its run"));
+    }
+    let n = source.count()?;
+    let mut changes = Vec::new();
+    for _ in 0..n {
+        changes.push(take_change(source, ft)?);
+    }
+    Ok(Record::Changes { run, changes })
+}
+
+fn take_change(source: &mut Source<'_>, ft: &FeatureType) -> Result<Change, RecordError> {
+    let slots = ft.properties.len();
+    let of_the_type = |slot: usize, value: &Value| {
+        if slot < slots && value.is_of(ft.properties[slot].kind) {
+            Ok(())
+        } else {
+            Err(RecordError::Poison(format!("a value does not suit the property of id {slot}")))
+        }
+    };
+    Ok(match source.byte()? {
+        PUT => {
+            let (id, geometry, n) = (source.id()?, source.geometry()?, source.count()?);
+            if n > slots {
+                return Err(poison("more values than the type has properties"));
+            }
+            let mut properties = Vec::with_capacity(n);
+            for slot in 0..n {
+                let value = source.value()?;
+                of_the_type(slot, &value)?;
+                properties.push(value);
+            }
+            Change::Put(Arc::new(Feature { id, geometry, properties }))
+        }
+        PATCH => {
+            let id = source.id()?;
+            let geometry = match source.byte()? {
+                KEEP => None,
+                REMOVE => Some(None),
+                SET => Some(Some(source.geometry()?.ok_or_else(|| poison("a geometry is missing"))?)),
+                _ => return Err(poison("an unknown kind of patch")),
+            };
+            let n = source.count()?;
+            let mut properties = Vec::new();
+            for _ in 0..n {
+                let (slot, value): (u16, Value) = (source.small()?, source.value()?);
+                of_the_type(slot.into(), &value)?;
+                properties.push((slot, value));
+            }
+            Change::Patch(Patch { id, geometry, properties })
+        }
+        DELETE => Change::Delete(source.id()?),
+        _ => return Err(poison("an unknown kind of change")),
+    })
+}
+
+fn take_persisted(source: &mut Source<'_>) -> Result<Persisted, RecordError> {
+    let (durable_through, evict_through, n) = (source.varint()?, source.varint()?, source.count()?);
+    let except = (0..n).map(|_| source.id()).collect::<Result<_, _>>()?;
+    Ok(Persisted { durable_through, evict_through, except })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Property, PropertyType};
+    use proptest::prelude::*;
+
+    const KINDS: [PropertyType; 10] = [
+        PropertyType::String,
+        PropertyType::Int32,
+        PropertyType::Int64,
+        PropertyType::Number,
+        PropertyType::Boolean,
+        PropertyType::Date,
+        PropertyType::DateTime,
+        PropertyType::Uuid,
+        PropertyType::Json,
+        PropertyType::Bytes,
+    ];
+
+    /// A type with a property of every kind.
+    fn ft() -> FeatureType {
+        let mut ft: FeatureType =
+            serde_json::from_str(r#"{"name":"t","geometry":{"type":"Geometry"},"schema_version":7}"#).unwrap();
+        ft.properties = (KINDS.iter())
+            .map(|k| Property { name: k.name().into(), kind: *k, nullable: true, index: false, title: None })
+            .collect();
+        ft
+    }
+
+    fn value(kind: PropertyType) -> BoxedStrategy<Value> {
+        let some = match kind {
+            PropertyType::String => "[^\0]{0,12}".prop_map(|s| Value::String(s.into())).boxed(),
+            PropertyType::Int32 => any::<i32>().prop_map(|n| Value::Int(n.into())).boxed(),
+            PropertyType::Int64 => any::<i64>().prop_map(Value::Int).boxed(),
+            PropertyType::Number => {
+                any::<f64>().prop_filter("finite", |n| n.is_finite()).prop_map(Value::Number).boxed()
+            }
+            PropertyType::Boolean => any::<bool>().prop_map(Value::Bool).boxed(),
+            PropertyType::Date => any::<i32>().prop_map(Value::Date).boxed(),
+            PropertyType::DateTime => any::<i64>().prop_map(Value::DateTime).boxed(),
+            PropertyType::Uuid => any::<[u8; 16]>().prop_map(Value::Uuid).boxed(),
+            PropertyType::Json => Just(Value::Json(r#"{"a":[1,null]}"#.into())).boxed(),
+            PropertyType::Bytes => any::<Vec<u8>>().prop_map(|b| Value::Bytes(b.into())).boxed(),
+        };
+        prop_oneof![1 => Just(Value::Null), 4 => some].boxed()
+    }
+
+    fn geometry() -> impl Strategy<Value = Geometry> {
+        (-180.0..180.0, -90.0..90.0).prop_map(|(x, y)| Geometry::point(x, y).unwrap())
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let id = || "[a-z\u{e9}]{1,20}".prop_map(FeatureId::from);
+        let put = (id(), proptest::option::of(geometry()), KINDS.map(value), 0..=KINDS.len()).prop_map(
+            |(id, geometry, values, n)| {
+                Change::Put(Arc::new(Feature { id, geometry, properties: values[..n].to_vec() }))
+            },
+        );
+        let patch = (
+            id(),
+            proptest::option::of(proptest::option::of(geometry())),
+            (0..KINDS.len()).prop_flat_map(|slot| value(KINDS[slot]).prop_map(move |v| vec![(slot as u16, v)])),
+        )
+            .prop_map(|(id, geometry, properties)| Change::Patch(Patch { id, geometry, properties }));
+        prop_oneof![put, patch, id().prop_map(Change::Delete)]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(changes in proptest::collection::vec(change(), 0..5), part in 1u32..4, more in 0u32..300) {
+            let record = Record::Changes { run: Run { part, of: part + more }, changes };
+            prop_assert_eq!(decode(Some(b"k"), Some(&encode(&record, 7)), &ft()), Ok(record));
+        }
+
+        #[test]
+        fn a_broken_record_is_an_error_and_no_panic(changes in proptest::collection::vec(change(), 1..3), bit in any::<usize>()) {
+            let record = Record::Changes { run: Run::WHOLE, changes };
+            let bytes = encode(&record, 7);
+            for end in 0..bytes.len() {
+                prop_assert!(decode(None, Some(&bytes[..end]), &ft()).is_err());
+            }
+            let mut flipped = bytes.to_vec();
+            flipped[bit / 8 % bytes.len()] ^= 1 << (bit % 8);
+            let _ = decode(None, Some(&flipped), &ft());
+        }
+
+        #[test]
+        fn noise_is_an_error_and_no_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(None, Some(&bytes), &ft());
+            bytes.splice(0..0, [MAGIC, VERSION, CHANGES, 0, 1, 1]);
+            let _ = decode(None, Some(&bytes), &ft());
+        }
+
+        #[test]
+        fn a_run_keeps_order_and_limit(changes in proptest::collection::vec(change(), 0..20), limit in 600usize..2000) {
+            let records = split(changes.clone(), limit).unwrap();
+            let mut joined = Vec::new();
+            for (i, record) in records.iter().enumerate() {
+                prop_assert!(encode(record, u32::MAX).len() <= limit);
+                let Record::Changes { run, changes } = record else { panic!("not changes") };
+                prop_assert_eq!(*run, Run { part: i as u32 + 1, of: records.len() as u32 });
+                joined.extend(changes.iter().cloned());
+            }
+            prop_assert_eq!(joined, changes);
+        }
+    }
+
+    #[test]
+    fn markers_are_read() {
+        let record =
+            Record::Persisted(Persisted { durable_through: u64::MAX, evict_through: 300, except: vec!["a".into()] });
+        assert_eq!(decode(None, Some(&encode(&record, 0)), &ft()), Ok(record));
+    }
+
+    #[test]
+    fn the_layout_stays() {
+        let record = whole(Change::Put(Arc::new(Feature {
+            id: "s1".into(),
+            geometry: None,
+            properties: vec![Value::String("x".into()), Value::Int(-2)],
+        })));
+        let bytes = [0xa1, 1, 1, 7, 1, 1, 1, 1, 2, b's', b'1', 0, 2, 5, 1, b'x', 3, 3];
+        assert_eq!(encode(&record, 7), &bytes[..]);
+    }
+
+    #[test]
+    fn later_releases_and_schemas_are_not_poison() {
+        assert_eq!(decode(None, Some(&[MAGIC, 9, 4, 4]), &ft()), Err(RecordError::Newer { version: 9 }));
+        let bytes = encode(&whole(Change::Delete("a".into())), 8);
+        assert_eq!(decode(None, Some(&bytes), &ft()), Err(RecordError::NewerSchema { version: 8, known: 7 }));
+        assert!(matches!(decode(None, Some(&[MAGIC, 0, 1]), &ft()), Err(RecordError::Poison(_))));
+    }
+
+    #[test]
+    fn no_value_deletes_the_key() {
+        assert_eq!(decode(Some(b"a"), None, &ft()), Ok(whole(Change::Delete("a".into()))));
+        for key in [None, Some(&b""[..]), Some(&b"\xff"[..])] {
+            assert!(matches!(decode(key, None, &ft()), Err(RecordError::Poison(_))), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_too_large_for_the_log_is_named() {
+        let big = Change::Put(Arc::new(Feature {
+            id: "big".into(),
+            geometry: None,
+            properties: vec![Value::String("x".repeat(500).into())],
+        }));
+        let error = split(vec![Change::Delete("a".into()), big], 400).unwrap_err();
+        assert_eq!((&*error.id, error.limit), ("big", 400 - MAX_HEAD));
+    }
+}
