@@ -15,7 +15,9 @@ const LIVELY = 'ships'; // its extent is the first view
 const HOME = [-126, 23, -66, 50]; // the United States
 const COUNTS_EVERY_MS = 2000;
 const COLLECTIONS_EVERY_MS = 10_000;
+const SHOWN_AT_FIRST = 8;
 const BUSY_ZOOM = 9;
+const wide = matchMedia('(min-width: 46.01rem)'); // as in style.css
 
 const shown = new Map(); // id -> {live, row, poller}
 const troubles = new Map(); // what is polled -> error
@@ -52,6 +54,7 @@ function addCollection(description) {
   const { id } = description;
   const live = new LiveCollection(description, map, palette(), id === BASE);
   live.layer.setZIndex(id === BASE ? -1 : 0);
+  live.layer.setVisible(shown.size < SHOWN_AT_FIRST);
   map.addLayer(live.layer);
   const row = collectionRow(live, (visible) => {
     live.layer.setVisible(visible);
@@ -72,14 +75,17 @@ function removeCollection(id) {
 }
 
 async function refreshCounts(signal) {
+  let failure;
   for (const [id, each] of shown) {
     const before = JSON.stringify(each.live.counts);
-    await each.live.count(signal);
+    await each.live.count(signal).catch((error) => { failure ??= error; });
+    signal.throwIfAborted();
     each.row.update(troubles.get(id));
     if (!each.live.geometryType) continue; // nothing in it yet
     if (!each.poller) each.poller = startPolling(each);
     else if (each.live.base && JSON.stringify(each.live.counts) !== before) each.poller.wake();
   }
+  if (failure) throw failure;
 }
 
 function startPolling({ live, row }) {
@@ -100,18 +106,17 @@ function report(what, error) {
     if (error.status === undefined && !(error instanceof ConnectionLost)) console.error(what, error); // a fault of this page
   }
   const errors = [...troubles.values()];
+  const unready = errors.find((each) => each.status === 503);
   if (errors.some((each) => each instanceof ConnectionLost)) banner('No connection to the server. Trying again …');
-  else if (errors.some((each) => each.status === 503)) banner('The server is not ready yet. Trying again …');
-  else banner();
+  else banner(unready && `The server can't answer everything now: ${unready.message}. Trying again …`);
   if (lastUpdate) clock(`${errors.length ? 'as of' : 'live'} ${new Date(lastUpdate).toLocaleTimeString()}`);
 }
 
 // ---- where one looks ---------------------------------------------------------------------------------------
 
 function padding() {
-  const wide = matchMedia('(min-width: 46.01rem)').matches;
   const panel = document.getElementById('panel').getBoundingClientRect();
-  return wide ? [20, 20, 40, panel.right + 20] : [20, 20, panel.height + 20, 20];
+  return wide.matches ? [20, 20, 40, panel.right + 20] : [20, 20, panel.height + 20, 20];
 }
 
 function fit(lonLatExtent) {
@@ -183,7 +188,9 @@ function select(entry) {
     live.points.selected = entry;
     live.points.changed();
   }
-  if (entry) featurePanel.show(entry);
+  if (!entry) return;
+  if (!wide.matches) document.getElementById('panel').open = false; // no room for both
+  featurePanel.show(entry);
 }
 
 function selectAt(coordinate, tolerancePx) {
@@ -208,7 +215,7 @@ map.getTargetElement().addEventListener('keydown', (event) => {
 });
 document.getElementById('busiest').onclick = goToBusiest;
 document.getElementById('everything').onclick = showEverything;
-document.getElementById('panel').open = matchMedia('(min-width: 46.01rem)').matches;
+document.getElementById('panel').open = wide.matches;
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
   for (const { live } of shown.values()) live.setPalette(palette());
 });

@@ -13,7 +13,7 @@ const ol = globalThis.ol;
 
 const PAGE = 10_000;
 const MOST_POINTS = 20_000;
-const MOST_SHAPES = 2_000; // lines and polygons: beyond this one has to zoom in
+const MOST_SHAPES = 4_000; // lines and polygons: beyond this one has to zoom in
 const PERIOD_MS = { Point: 1000, base: 60_000, other: 3000 };
 const PERSISTENT_EVERY_MS = 10_000; // the long-term store changes by sweeps, which show as features gone from the index
 const PERSISTENT_AT_MOST_EVERY_MS = 2000;
@@ -73,27 +73,29 @@ export class LiveCollection {
     const most = this.geometryType === 'Point' ? MOST_POINTS : MOST_SHAPES;
     const read = (tier) => items(this.id, { tier, bbox: view.bbox, limit: Math.min(PAGE, most), most }, signal);
 
+    // Shown before the other tier is asked: with the long-term store down, the index still answers.
     const transient = await read('transient');
+    signal.throwIfAborted();
+    for (const feature of transient.features) this.#put(feature, 'transient', glideMs);
+    this.points.changed();
+    this.refreshed = began;
+
     const seen = new Set(transient.features.map((feature) => feature.id));
     const left = [...this.entries.values()].some((entry) => entry.tier === 'transient' && !seen.has(entry.id));
     const age = began - (this.persistentRead ?? -Infinity);
     const due = moved || age > PERSISTENT_EVERY_MS || (left && age > PERSISTENT_AT_MOST_EVERY_MS);
-    const persistent = due ? await read('persistent') : null;
+    if (!due) return;
+    const persistent = await read('persistent');
     signal.throwIfAborted();
-
-    for (const feature of transient.features) this.#put(feature, 'transient', glideMs);
-    if (persistent) {
-      for (const feature of persistent.features) {
-        this.#put(feature, 'persistent', glideMs);
-        seen.add(feature.id);
-      }
-      this.persistentRead = began;
-      this.#forget(seen, view.extent);
-      this.note = incomplete(transient, persistent);
+    for (const feature of persistent.features) {
+      this.#put(feature, 'persistent', glideMs);
+      seen.add(feature.id);
     }
-    this.viewKey = view.key;
-    this.refreshed = began;
+    this.#forget(seen, view.extent);
     this.points.changed();
+    this.note = incomplete(transient, persistent);
+    this.persistentRead = began;
+    this.viewKey = view.key;
   }
 
   /** What is at a coordinate or nearly so. */

@@ -98,7 +98,7 @@ export class FeaturePanel {
       ['Id', entry.id],
       ['Kept in', gone ? 'no longer in view' : swatched(entry.tier)],
       ['Last change', this.#lastChange(entry)],
-      ...(this.headers.version ? [['Version', this.headers.version]] : []),
+      ...(this.headers.version ? [['Version', this.headers.version.replaceAll('"', '')]] : []),
       ...properties.map(([key, value]) => [key, shown(value)]),
     ];
     byId('attributes').replaceChildren(...rows.map(([key, value]) => {

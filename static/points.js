@@ -83,7 +83,7 @@ export class PointLayer extends ol.layer.Layer {
         const [x, y] = position(entry, now);
         const py = (top - y) * scale;
         if (py < -radius || py > height + radius) continue;
-        const sprite = this.#sprite(tier, entry.direction, radius);
+        const sprite = this.#sprite(tier, entry.direction, radius, pixelRatio);
         // Every copy of the world in view, when one has panned across the antimeridian or zoomed far out.
         for (let px = ((((x - left) % WORLD) + WORLD) % WORLD) * scale; px < width + radius; px += WORLD * scale) {
           context.drawImage(sprite, px - sprite.width / 2, py - sprite.height / 2);
@@ -116,12 +116,12 @@ export class PointLayer extends ol.layer.Layer {
     return radians === undefined ? undefined : Math.round((radians / (2 * Math.PI)) * DIRECTIONS) % DIRECTIONS;
   }
 
-  #sprite(tier, directionNumber, radius) {
-    const key = `${tier} ${directionNumber} ${radius}`;
+  #sprite(tier, directionNumber, radius, pixelRatio) {
+    const key = `${tier} ${directionNumber} ${radius} ${pixelRatio}`;
     let sprite = this.sprites.get(key);
     if (!sprite) {
       if (this.sprites.size > 1000) this.sprites.clear(); // sizes of zoom levels passed by
-      sprite = drawSprite(this.palette, tier, directionNumber, radius);
+      sprite = drawSprite(this.palette, tier, directionNumber, radius, pixelRatio);
       this.sprites.set(key, sprite);
     }
     return sprite;
@@ -136,7 +136,7 @@ export class PointLayer extends ol.layer.Layer {
   }
 }
 
-function drawSprite(palette, tier, directionNumber, radius) {
+function drawSprite(palette, tier, directionNumber, radius, pixelRatio) {
   const canvas = document.createElement('canvas');
   canvas.width = canvas.height = 2 * Math.ceil(radius * 1.5 + 1);
   const context = canvas.getContext('2d');
@@ -154,8 +154,10 @@ function drawSprite(palette, tier, directionNumber, radius) {
   }
   context.fillStyle = palette[tier];
   context.fill();
-  context.lineWidth = radius / 8;
-  context.strokeStyle = palette.halo;
-  context.stroke();
+  if (radius > 5 * pixelRatio) { // in a crowd of small ones the outlines would drown the colours
+    context.lineWidth = radius / 8;
+    context.strokeStyle = palette.halo;
+    context.stroke();
+  }
   return canvas;
 }
