@@ -4,3 +4,4 @@
 //! broken, makes a reader here panic or take memory out of proportion to its length.
 
 pub mod record;
+pub mod xml;
