@@ -81,7 +81,7 @@ export class LiveCollection {
     this.refreshed = began;
 
     const seen = new Set(transient.features.map((feature) => feature.id));
-    const left = [...this.entries.values()].some((entry) => entry.tier === 'transient' && !seen.has(entry.id));
+    const left = [...this.entries.values()].some((entry) => entry.missed || (entry.tier === 'transient' && !seen.has(entry.id)));
     const age = began - (this.persistentRead ?? -Infinity);
     const due = moved || age > PERSISTENT_EVERY_MS || (left && age > PERSISTENT_AT_MOST_EVERY_MS);
     if (!due) return;
