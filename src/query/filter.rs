@@ -205,4 +205,30 @@ impl Filter {
             _ => None,
         }
     }
+
+    /// A box outside of which no feature that has a geometry can match, whatever [`Self::may_lack_geometry`] says of the
+    /// others; `None`: anywhere.
+    pub fn bounds_of_located(&self) -> Option<Rect> {
+        match self {
+            Filter::And(all) => {
+                all.iter().filter_map(Filter::bounds_of_located).reduce(|a, b| a.intersection(&b).unwrap_or(a))
+            }
+            Filter::Or(any) => {
+                let located = any.iter().filter(|f| !matches!(f, Filter::IsNull(Operand::Geometry)));
+                let boxes: Option<Vec<Rect>> = located.map(Filter::bounds_of_located).collect();
+                boxes?.into_iter().reduce(|a, b| a.union(&b))
+            }
+            other => other.bounds(),
+        }
+    }
+
+    /// False when no feature without geometry can match.
+    pub fn may_lack_geometry(&self) -> bool {
+        match self {
+            Filter::Bbox(_) | Filter::Spatial { .. } => false,
+            Filter::And(all) => all.iter().all(Filter::may_lack_geometry),
+            Filter::Or(any) => any.iter().any(Filter::may_lack_geometry),
+            _ => true,
+        }
+    }
 }

@@ -1,1 +1,447 @@
-//! The in-memory index of features written and not yet aged off.
+//! The in-memory index of features written and not yet aged off: by id, by space, by the order in which they became dirty,
+//! and by indexed properties.
+//!
+//! A pure data structure, sync and without tasks: a function of the log, and of the rows that some records build on. Readers
+//! take what matches at one step and hold a [`ReaderTicket`] while they look at the delegate; what is evicted meanwhile is
+//! remembered for them.
+//!
+//! Invariants: every entry stands in the queue of its partition at its `dirty_since`; whoever has left the index did so by a
+//! `Persisted` record.
+
+mod by_value;
+mod quadtree;
+mod queue;
+mod readers;
+
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::model::{Change, Feature, FeatureId, FeatureType, Offset, PartitionId, Patch, Persisted, Rect, crs::Crs};
+use crate::query::{CompareOp, Filter, Operand, evaluate};
+use by_value::ByValue;
+use quadtree::QuadTree;
+use queue::DirtyQueue;
+pub use queue::Step;
+pub use readers::ReaderTicket;
+use readers::Readers;
+
+/// What is known of a feature since it entered the index.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub id: FeatureId,
+    /// `None`: a tombstone.
+    pub feature: Option<Arc<Feature>>,
+    /// The offset of its last change.
+    pub version: Offset,
+    /// The offset of its last unconditional full record, or of the first change since it was last persisted.
+    pub dirty_since: Offset,
+    pub partition: PartitionId,
+    /// The step at which it entered.
+    entered: u64,
+    bounds: Option<Rect>,
+}
+
+/// What a base load said of an id, to apply a patch to.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// A row, with its version.
+    Row(Arc<Feature>, Offset),
+    /// Deleted at this version.
+    Deleted(Offset),
+    Nothing,
+}
+
+/// A feature that matches, as it stands at a step.
+#[derive(Clone, Debug)]
+pub struct Match {
+    pub feature: Arc<Feature>,
+    pub version: Offset,
+}
+
+/// What a sweeper should persist: all that is dirty since before `durable_through`.
+#[derive(Clone, Debug)]
+pub struct Aged {
+    pub entries: Vec<Entry>,
+    pub durable_through: Offset,
+    pub evict_through: Offset,
+}
+
+/// When entries of a type age.
+#[derive(Clone, Copy, Debug)]
+pub struct AgeLimits {
+    /// Changed before this time of the log's clock: leaves. `None`: never.
+    pub expired_before_ms: Option<i64>,
+    /// Dirty since before this time: persisted in its present state.
+    pub dirty_before_ms: i64,
+    /// Take about this many at once.
+    pub batch: usize,
+}
+
+#[derive(Debug)]
+struct Partition {
+    applied: Offset,
+    /// Reads wait until `applied` is here: base loads may have shown rows of up to this position.
+    serve_from: Offset,
+    dirty: DirtyQueue,
+}
+
+pub struct TransientIndex {
+    slots: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_id: FxHashMap<FeatureId, u32>,
+    by_space: QuadTree,
+    /// Features that have none.
+    without_geometry: FxHashSet<u32>,
+    by_value: Vec<(usize, ByValue)>,
+    partitions: Vec<Partition>,
+    /// Counts the steps applied.
+    step: u64,
+    readers: Readers,
+    tombstones: usize,
+    bytes: usize,
+}
+
+impl TransientIndex {
+    /// An index that starts at these offsets.
+    pub fn new(feature_type: &FeatureType, start: &[Offset]) -> TransientIndex {
+        let geographic = feature_type.geometry.and_then(|g| Crs::from_epsg(g.epsg)).is_none_or(Crs::is_geographic);
+        let indexed = feature_type.properties.iter().enumerate().filter(|(_, p)| p.index);
+        TransientIndex {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_id: FxHashMap::default(),
+            by_space: QuadTree::new(if geographic { 512.0 } else { f64::from(1 << 25) }),
+            without_geometry: FxHashSet::default(),
+            by_value: indexed.map(|(slot, _)| (slot, ByValue::default())).collect(),
+            partitions: start
+                .iter()
+                .map(|o| Partition { applied: *o, serve_from: *o, dirty: DirtyQueue::default() })
+                .collect(),
+            step: 0,
+            readers: Readers::default(),
+            tombstones: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The next offset to apply, per partition.
+    pub fn applied(&self) -> Vec<Offset> {
+        self.partitions.iter().map(|p| p.applied).collect()
+    }
+
+    pub fn applied_of(&self, partition: PartitionId) -> Offset {
+        self.partitions[partition as usize].applied
+    }
+
+    /// True when nothing that this index answers could be older than a row that a base load has shown.
+    pub fn may_serve(&self) -> bool {
+        self.partitions.iter().all(|p| p.applied >= p.serve_from)
+    }
+
+    /// Raises the bar for reads: rows of up to `as_of` have been seen.
+    pub fn serve_from(&mut self, partition: PartitionId, as_of: Offset) {
+        let p = &mut self.partitions[partition as usize];
+        p.serve_from = p.serve_from.max(as_of);
+    }
+
+    /// Features and tombstones.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub fn tombstones(&self) -> usize {
+        self.tombstones
+    }
+
+    /// Rough size in memory, bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn get(&self, id: &str) -> Option<&Entry> {
+        self.by_id.get(id).and_then(|slot| self.slots[*slot as usize].as_ref())
+    }
+
+    /// The ids whose base must be known before these changes can be applied: patched, not in the index, and not put or
+    /// deleted earlier in the same changes.
+    pub fn bases_needed<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Vec<FeatureId> {
+        let mut seen: FxHashMap<&FeatureId, bool> = FxHashMap::default();
+        for change in changes {
+            let id = change.id();
+            if !self.by_id.contains_key(id) {
+                seen.entry(id).or_insert(!change.is_full());
+            }
+        }
+        let mut needed: Vec<FeatureId> =
+            seen.into_iter().filter(|(_, patched)| *patched).map(|(id, _)| id.clone()).collect();
+        needed.sort_unstable();
+        needed
+    }
+
+    /// Applies the changes of one record (or run) in one step. `bases` has what [`Self::bases_needed`] asked for; they may be
+    /// newer than this record.
+    pub fn apply(&mut self, step: Step, changes: &[Change], bases: &FxHashMap<FeatureId, Known>) {
+        self.step += 1;
+        for change in changes {
+            match change {
+                Change::Put(feature) => self.set(step, change.id(), Some(feature.clone()), true),
+                Change::Delete(id) => self.set(step, id, None, true),
+                Change::Patch(patch) => self.patch(step, patch, bases),
+            }
+        }
+        let partition = &mut self.partitions[step.partition as usize];
+        partition.dirty.note_time(step);
+        partition.applied = step.offset + 1;
+    }
+
+    fn patch(&mut self, step: Step, patch: &Patch, bases: &FxHashMap<FeatureId, Known>) {
+        let base = match self.get(&patch.id) {
+            Some(entry) => entry.feature.clone(),
+            None => match bases.get(&patch.id) {
+                // The row already includes this record, or has outlived it.
+                Some(Known::Row(_, version) | Known::Deleted(version)) if *version >= step.offset => return,
+                Some(Known::Row(feature, _)) => Some(feature.clone()),
+                _ => None,
+            },
+        };
+        if let Some(base) = base {
+            self.set(step, &patch.id, Some(Arc::new(patch.apply(&base))), false);
+        }
+    }
+
+    /// Moves past records that change nothing here.
+    pub fn advance(&mut self, partition: PartitionId, next: Offset) {
+        let p = &mut self.partitions[partition as usize];
+        p.applied = p.applied.max(next);
+    }
+
+    /// Applies a sweeper's marker: evicts what was last changed before `evict_through`, and what stays is dirty since
+    /// `durable_through` at the earliest.
+    pub fn apply_persisted(&mut self, partition: PartitionId, offset: Offset, marker: &Persisted) {
+        self.step += 1;
+        let mut stay = Vec::new();
+        while let Some((dirty_since, slot)) =
+            self.partitions[partition as usize].dirty.pop_before(marker.durable_through)
+        {
+            let Some(entry) = self.slots[slot as usize].as_mut() else { continue };
+            if entry.partition != partition || entry.dirty_since != dirty_since {
+                continue;
+            }
+            if marker.except.contains(&entry.id) {
+                stay.push((dirty_since, slot));
+            } else if entry.version < marker.evict_through {
+                self.evict(slot);
+            } else {
+                entry.dirty_since = marker.durable_through;
+                stay.push((marker.durable_through, slot));
+            }
+        }
+        stay.sort_by_key(|(dirty_since, _)| *dirty_since);
+        let p = &mut self.partitions[partition as usize];
+        p.dirty.put_back(stay);
+        p.applied = offset + 1;
+    }
+
+    /// What should be persisted now; `None` when nothing is old enough. Removes nothing.
+    pub fn aged(&self, partition: PartitionId, limits: AgeLimits) -> Option<Aged> {
+        let p = &self.partitions[partition as usize];
+        let evict_limit = limits.expired_before_ms.map_or(0, |t| p.dirty.offset_at(t, p.applied));
+        let durable_limit = p.dirty.offset_at(limits.dirty_before_ms, p.applied).max(evict_limit);
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut durable_through = durable_limit;
+        for (dirty_since, slot) in p.dirty.iter() {
+            if dirty_since >= durable_limit {
+                break;
+            }
+            let Some(entry) = self.slots[slot as usize].as_ref() else { continue };
+            if entry.partition != partition || entry.dirty_since != dirty_since {
+                continue;
+            }
+            // Clean, and too young to leave: there is nothing to do for it.
+            if entry.version < dirty_since && entry.version >= evict_limit {
+                continue;
+            }
+            let same_record_as_last = entries.last().is_some_and(|e| e.dirty_since == dirty_since);
+            if entries.len() >= limits.batch && !same_record_as_last {
+                durable_through = dirty_since;
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        (!entries.is_empty()).then(|| Aged {
+            entries,
+            durable_through,
+            evict_through: evict_limit.min(durable_through),
+        })
+    }
+
+    /// The age of the oldest change that is not persisted, by the log's clock.
+    pub fn oldest_dirty_ms(&self, partition: PartitionId) -> Option<i64> {
+        let p = &self.partitions[partition as usize];
+        let (oldest, _) = p.dirty.iter().find(|(dirty_since, slot)| {
+            self.slots[*slot as usize]
+                .as_ref()
+                .is_some_and(|e| e.dirty_since == *dirty_since && e.partition == partition)
+        })?;
+        p.dirty.time_at(oldest)
+    }
+
+    /// Announces a reader of both tiers: what it must not see in the delegate is remembered until the ticket is dropped.
+    pub fn reader(&self) -> ReaderTicket {
+        self.readers.begin(self.step)
+    }
+
+    /// True when a delegate row of this id is hidden from that reader: the id was here when the reader began.
+    pub fn hides(&self, reader: &ReaderTicket, id: &str) -> bool {
+        match self.get(id) {
+            Some(entry) if entry.entered <= reader.step() => true,
+            _ => self.readers.was_evicted_from(reader, id),
+        }
+    }
+
+    /// Every id that is here, tombstones included.
+    pub fn ids(&self) -> Vec<FeatureId> {
+        self.by_id.keys().cloned().collect()
+    }
+
+    /// What matches, in no particular order. Uses the best index that the filter allows.
+    pub fn select(&self, filter: &Filter) -> Vec<Match> {
+        let mut matches = Vec::new();
+        let mut check = |slot: u32| {
+            if let Some(Entry { feature: Some(feature), version, .. }) = &self.slots[slot as usize]
+                && evaluate::matches(filter, feature)
+            {
+                matches.push(Match { feature: feature.clone(), version: *version });
+            }
+        };
+        if let Some(ids) = filter.id_set() {
+            ids.list.iter().filter_map(|id| self.by_id.get(id)).for_each(|slot| check(*slot));
+        } else if let Some(bounds) = filter.bounds_of_located() {
+            self.by_space.query(&bounds, &mut check);
+            if filter.may_lack_geometry() {
+                self.without_geometry.iter().for_each(|slot| check(*slot));
+            }
+        } else if let Some((index, value)) = self.equality(filter) {
+            index.equal_to(value).for_each(check);
+        } else {
+            (0..self.slots.len() as u32).for_each(check);
+        }
+        matches
+    }
+
+    /// The envelope of the features here.
+    pub fn bounds(&self) -> Option<Rect> {
+        self.by_space.bounds()
+    }
+
+    /// An equality in the filter that a property's index answers.
+    fn equality<'a>(&'a self, filter: &'a Filter) -> Option<(&'a ByValue, &'a crate::model::Value)> {
+        match filter {
+            Filter::And(all) => all.iter().find_map(|f| self.equality(f)),
+            Filter::Compare {
+                op: CompareOp::Equal,
+                left: Operand::Property(p),
+                right: Operand::Literal(v),
+                match_case: true,
+            }
+            | Filter::Compare {
+                op: CompareOp::Equal,
+                left: Operand::Literal(v),
+                right: Operand::Property(p),
+                match_case: true,
+            } => self.by_value.iter().find(|(slot, _)| slot == p).map(|(_, index)| (index, v)),
+            _ => None,
+        }
+    }
+
+    /// Puts a new state of a feature in its place.
+    fn set(&mut self, step: Step, id: &FeatureId, feature: Option<Arc<Feature>>, full: bool) {
+        let bounds = feature.as_ref().and_then(|f| f.geometry.as_ref()).and_then(|g| g.bounds());
+        self.bytes += feature.as_ref().map_or(0, |f| f.heap_bytes());
+        self.tombstones += usize::from(feature.is_none());
+        let slot = match self.by_id.get(id) {
+            Some(slot) => *slot,
+            None => self.new_slot(step, id),
+        };
+        let Some(entry) = self.slots[slot as usize].as_mut() else { return };
+        let fresh = entry.version == Offset::MAX;
+        let old_bounds = std::mem::replace(&mut entry.bounds, bounds);
+        let old = std::mem::replace(&mut entry.feature, feature);
+        let queue_again = (fresh || full) && entry.dirty_since != step.offset;
+        entry.version = step.offset;
+        if queue_again {
+            entry.dirty_since = step.offset;
+            self.partitions[step.partition as usize].dirty.push(step.offset, slot);
+        }
+        if !fresh {
+            self.bytes -= old.as_ref().map_or(0, |f| f.heap_bytes());
+            self.tombstones -= usize::from(old.is_none());
+        }
+        match (old_bounds, bounds) {
+            (Some(o), Some(n)) => self.by_space.update(o, n, slot),
+            (Some(o), None) => self.by_space.remove(o, slot),
+            (None, Some(n)) => self.by_space.insert(n, slot),
+            (None, None) => {}
+        }
+        let new = self.slots[slot as usize].as_ref().and_then(|e| e.feature.as_deref());
+        if bounds.is_none() && new.is_some() {
+            self.without_geometry.insert(slot);
+        } else if old_bounds.is_none() {
+            self.without_geometry.remove(&slot);
+        }
+        for (property, index) in &mut self.by_value {
+            index.replace(old.as_deref().map(|f| f.value(*property)), new.map(|f| f.value(*property)), slot);
+        }
+    }
+
+    fn new_slot(&mut self, step: Step, id: &FeatureId) -> u32 {
+        let entry = Entry {
+            id: id.clone(),
+            feature: None,
+            version: Offset::MAX,
+            dirty_since: Offset::MAX,
+            partition: step.partition,
+            entered: self.step,
+            bounds: None,
+        };
+        self.bytes += size_of::<Entry>() + 64;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as u32
+        });
+        self.slots[slot as usize] = Some(entry);
+        self.by_id.insert(id.clone(), slot);
+        slot
+    }
+
+    fn evict(&mut self, slot: u32) {
+        let Some(entry) = self.slots[slot as usize].take() else { return };
+        self.by_id.remove(&entry.id);
+        self.free.push(slot);
+        self.bytes -= size_of::<Entry>() + 64 + entry.feature.as_ref().map_or(0, |f| f.heap_bytes());
+        self.tombstones -= usize::from(entry.feature.is_none());
+        if let Some(bounds) = entry.bounds {
+            self.by_space.remove(bounds, slot);
+        } else {
+            self.without_geometry.remove(&slot);
+        }
+        for (property, index) in &mut self.by_value {
+            index.replace(entry.feature.as_deref().map(|f| f.value(*property)), None, slot);
+        }
+        self.readers.evicted(entry.id, entry.entered, self.step);
+    }
+}
+
+impl std::fmt::Debug for TransientIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TransientIndex").field("entries", &self.len()).field("applied", &self.applied()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

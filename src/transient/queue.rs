@@ -1,0 +1,69 @@
+//! Entries of one partition in the order in which they became dirty, and when that was.
+
+use std::collections::VecDeque;
+
+use crate::model::{Offset, PartitionId};
+
+/// Where and when a record was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub partition: PartitionId,
+    pub offset: Offset,
+    /// The running maximum of the log's append times, milliseconds.
+    pub time_ms: i64,
+}
+
+/// How finely the log's time is remembered, milliseconds.
+const GRAIN_MS: i64 = 20;
+
+/// O(1) per write: an entry that became dirty anew is pushed again, and its old place is skipped (the caller tells by the
+/// entry's own `dirty_since`).
+#[derive(Debug, Default)]
+pub struct DirtyQueue {
+    queue: VecDeque<(Offset, u32)>,
+    /// From this offset on, records were appended at this time or later. Rising in both.
+    times: VecDeque<(Offset, i64)>,
+}
+
+impl DirtyQueue {
+    pub fn push(&mut self, dirty_since: Offset, slot: u32) {
+        self.queue.push_back((dirty_since, slot));
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Offset, u32)> + '_ {
+        self.queue.iter().copied()
+    }
+
+    /// Takes the first place that is dirty since before `bound`.
+    pub fn pop_before(&mut self, bound: Offset) -> Option<(Offset, u32)> {
+        self.queue.pop_front_if(|(dirty_since, _)| *dirty_since < bound)
+    }
+
+    /// Puts places back to the front; they are in order and none is dirty since after the present front.
+    pub fn put_back(&mut self, places: Vec<(Offset, u32)>) {
+        places.into_iter().rev().for_each(|place| self.queue.push_front(place));
+        let first = self.queue.front().map_or(Offset::MAX, |(dirty_since, _)| *dirty_since);
+        // Of the times before the first place only the last one still says something.
+        while self.times.get(1).is_some_and(|(offset, _)| *offset <= first) {
+            self.times.pop_front();
+        }
+    }
+
+    pub fn note_time(&mut self, step: Step) {
+        if self.times.back().is_none_or(|(_, t)| step.time_ms >= t + GRAIN_MS) {
+            self.times.push_back((step.offset, step.time_ms));
+        }
+    }
+
+    /// The offset before which every record was appended before `time_ms` (to the grain); `end` when all were.
+    pub fn offset_at(&self, time_ms: i64, end: Offset) -> Offset {
+        let after = self.times.partition_point(|(_, t)| *t < time_ms);
+        self.times.get(after).map_or(end, |(offset, _)| *offset)
+    }
+
+    /// When the record at this offset was appended.
+    pub fn time_at(&self, offset: Offset) -> Option<i64> {
+        let after = self.times.partition_point(|(o, _)| *o <= offset);
+        self.times.get(after.checked_sub(1)?).map(|(_, t)| *t)
+    }
+}

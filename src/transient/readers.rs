@@ -1,0 +1,77 @@
+//! Readers of both tiers, and the memory of what was evicted while they read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::model::FeatureId;
+
+/// The step at which a reader began. While it lives, evictions since then are remembered.
+#[derive(Debug)]
+pub struct ReaderTicket {
+    step: u64,
+    live: Arc<Mutex<BTreeMap<u64, usize>>>,
+}
+
+impl ReaderTicket {
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+}
+
+impl Drop for ReaderTicket {
+    fn drop(&mut self) {
+        let mut live = self.live.lock();
+        if let Some(n) = live.get_mut(&self.step) {
+            *n -= 1;
+            if *n == 0 {
+                live.remove(&self.step);
+            }
+        }
+    }
+}
+
+/// An entry that was in the index from step `entered` until it was evicted at step `left`.
+#[derive(Debug)]
+struct Ghost {
+    entered: u64,
+    left: u64,
+}
+
+#[derive(Debug, Default)]
+pub struct Readers {
+    live: Arc<Mutex<BTreeMap<u64, usize>>>,
+    ghosts: FxHashMap<FeatureId, Vec<Ghost>>,
+    /// Evictions until the ghosts that nobody needs are looked for again.
+    until_pruned: usize,
+}
+
+impl Readers {
+    pub fn begin(&self, step: u64) -> ReaderTicket {
+        *self.live.lock().entry(step).or_default() += 1;
+        ReaderTicket { step, live: self.live.clone() }
+    }
+
+    /// Remembers an eviction while anybody reads; forgets all when nobody does.
+    pub fn evicted(&mut self, id: FeatureId, entered: u64, left: u64) {
+        let Some(oldest) = self.live.lock().keys().next().copied() else {
+            self.ghosts.clear();
+            return;
+        };
+        if self.until_pruned == 0 {
+            self.ghosts.retain(|_, all| {
+                all.retain(|g| oldest < g.left);
+                !all.is_empty()
+            });
+            self.until_pruned = self.ghosts.len() + 1024;
+        }
+        self.until_pruned -= 1;
+        self.ghosts.entry(id).or_default().push(Ghost { entered, left });
+    }
+
+    pub fn was_evicted_from(&self, reader: &ReaderTicket, id: &str) -> bool {
+        self.ghosts.get(id).is_some_and(|all| all.iter().any(|g| g.entered <= reader.step && reader.step < g.left))
+    }
+}

@@ -1,0 +1,130 @@
+use super::*;
+use crate::model::{Geometry, Value};
+
+fn feature_type() -> FeatureType {
+    toml::from_str(
+        "name = 'ships'\ngeometry = { type = 'Point' }\nproperties = [{ name = 'n', type = 'int64', index = true }]",
+    )
+    .unwrap()
+}
+
+fn ship(id: &str, x: f64, n: i64) -> Change {
+    Change::Put(Arc::new(Feature {
+        id: id.into(),
+        geometry: Geometry::point(x, 0.0).ok(),
+        properties: vec![Value::Int(n)],
+    }))
+}
+
+fn set_n(id: &str, n: i64) -> Change {
+    Change::Patch(Patch { id: id.into(), geometry: None, properties: vec![(0, Value::Int(n))] })
+}
+
+fn at(offset: Offset) -> Step {
+    Step { partition: 0, offset, time_ms: offset as i64 * 1000 }
+}
+
+fn index_with(changes: &[Change]) -> TransientIndex {
+    let mut index = TransientIndex::new(&feature_type(), &[0]);
+    for (offset, change) in changes.iter().enumerate() {
+        index.apply(at(offset as u64), std::slice::from_ref(change), &FxHashMap::default());
+    }
+    index
+}
+
+fn near(x: f64) -> Filter {
+    Filter::Bbox(Rect { min_x: x - 0.5, min_y: -1.0, max_x: x + 0.5, max_y: 1.0 })
+}
+
+fn limits(expired_s: i64) -> AgeLimits {
+    AgeLimits { expired_before_ms: Some(expired_s * 1000), dirty_before_ms: i64::MIN, batch: 100 }
+}
+
+fn marker(durable_through: Offset, evict_through: Offset) -> Persisted {
+    Persisted { durable_through, evict_through, except: Vec::new() }
+}
+
+#[test]
+fn a_feature_that_moved_is_where_it_is() {
+    let index = index_with(&[ship("a", 1.0, 1), ship("a", 9.0, 2)]);
+    assert!(index.select(&near(1.0)).is_empty());
+    assert_eq!(index.select(&near(9.0)).len(), 1);
+    let by_n = |n| Filter::Compare {
+        op: CompareOp::Equal,
+        left: Operand::Property(0),
+        right: Operand::Literal(Value::Int(n)),
+        match_case: true,
+    };
+    assert!(index.equality(&by_n(1)).is_some());
+    assert_eq!((index.select(&by_n(1)).len(), index.select(&by_n(2)).len()), (0, 1));
+}
+
+#[test]
+fn only_what_has_aged_is_persisted_and_only_what_is_old_leaves() {
+    let mut index = index_with(&[ship("a", 1.0, 1), ship("b", 2.0, 1), ship("c", 3.0, 1), ship("a", 4.0, 2)]);
+    assert!(index.aged(0, limits(0)).is_none());
+    let aged = index.aged(0, limits(2)).unwrap();
+    assert_eq!(aged.entries.iter().map(|e| &*e.id).collect::<Vec<_>>(), ["b"]);
+    assert_eq!((aged.durable_through, aged.evict_through), (2, 2));
+    index.apply_persisted(0, 4, &marker(2, 2));
+    assert!(index.get("b").is_none() && index.get("a").is_some() && index.get("c").is_some());
+    assert_eq!(index.applied(), [5]);
+}
+
+#[test]
+fn a_patched_entry_keeps_its_place_and_stays_while_it_is_young() {
+    let mut index = index_with(&[ship("a", 1.0, 1), ship("b", 2.0, 1), set_n("a", 5)]);
+    let aged = index.aged(0, limits(2)).unwrap();
+    assert_eq!(aged.entries.len(), 2, "the patched one comes up at its old place, in its present state");
+    assert_eq!(aged.entries[0].feature.as_ref().unwrap().properties[0], Value::Int(5));
+    index.apply_persisted(0, 3, &marker(aged.durable_through, aged.evict_through));
+    assert!(index.get("b").is_none());
+    assert_eq!(index.get("a").unwrap().dirty_since, 2);
+    assert_eq!(index.aged(0, limits(9)).unwrap().entries.len(), 1, "and comes up again");
+}
+
+#[test]
+fn max_dirty_persists_what_never_rests_without_evicting_it() {
+    let mut index = index_with(&[ship("a", 1.0, 1), set_n("a", 2), set_n("a", 3)]);
+    let limits = AgeLimits { expired_before_ms: Some(0), dirty_before_ms: 1000, batch: 100 };
+    let aged = index.aged(0, limits).unwrap();
+    assert_eq!((aged.entries.len(), aged.durable_through, aged.evict_through), (1, 1, 0));
+    index.apply_persisted(0, 3, &marker(1, 0));
+    assert!(index.get("a").is_some());
+}
+
+#[test]
+fn a_patch_builds_on_its_base_unless_the_base_already_has_it() {
+    let mut index = TransientIndex::new(&feature_type(), &[10]);
+    let Change::Put(base) = ship("a", 1.0, 1) else { unreachable!() };
+    assert_eq!(index.bases_needed([ship("b", 0.0, 0), set_n("b", 1), set_n("a", 2)].iter()), ["a".into()]);
+    let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(base.clone(), version))]);
+    index.apply(at(10), &[set_n("a", 2)], &known(10));
+    assert!(index.get("a").is_none(), "the row includes this record");
+    index.apply(at(11), &[set_n("a", 3)], &known(10));
+    assert_eq!(index.get("a").unwrap().feature.as_ref().unwrap().properties[0], Value::Int(3));
+    index.apply(at(12), &[set_n("c", 3)], &FxHashMap::default());
+    assert!(index.get("c").is_none(), "of a feature that is not there it does nothing");
+}
+
+#[test]
+fn a_reader_goes_on_hiding_what_was_there_when_it_began() {
+    let mut index = index_with(&[ship("a", 1.0, 1), Change::Delete("b".into())]);
+    let reader = index.reader();
+    index.apply(at(2), &[ship("c", 1.0, 1)], &FxHashMap::default());
+    index.apply_persisted(0, 3, &marker(3, 3));
+    assert!(index.is_empty());
+    assert!(index.hides(&reader, "a") && index.hides(&reader, "b"));
+    assert!(!index.hides(&reader, "c"), "what entered later hides nothing");
+    index.apply(at(4), &[ship("a", 1.0, 1)], &FxHashMap::default());
+    assert!(index.hides(&reader, "a"));
+    let later = index.reader();
+    assert!(index.hides(&later, "a") && !index.hides(&later, "b"));
+}
+
+#[test]
+fn what_the_delegate_refused_stays() {
+    let mut index = index_with(&[ship("a", 1.0, 1), ship("b", 1.0, 1)]);
+    index.apply_persisted(0, 2, &Persisted { durable_through: 2, evict_through: 2, except: vec!["a".into()] });
+    assert!(index.get("a").is_some() && index.get("b").is_none());
+}
