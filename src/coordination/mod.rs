@@ -7,6 +7,10 @@
 //! - A resource whose holder died is free within the session time-out.
 //! - With n live instances each holds its fair share of the resources that all of them ask for, soon after a change of members.
 
+pub mod local;
+#[cfg(feature = "cluster")]
+pub mod zookeeper;
+
 use async_trait::async_trait;
 
 #[derive(Debug, thiserror::Error)]
@@ -32,4 +36,42 @@ pub trait Lease: Send + Sync {
     fn is_held(&self) -> bool;
 
     async fn release(self: Box<Self>);
+}
+
+/// Which of the members should hold a resource: the one with the highest hash of the pair (rendezvous hashing), so that all
+/// who see the same members agree without a word, and a member that comes or goes moves its own share only.
+pub fn fair_owner<'a>(members: &'a [String], resource: &str) -> Option<&'a str> {
+    members.iter().map(String::as_str).max_by_key(|member| (weight(member, resource), *member))
+}
+
+/// FNV-1a with MurmurHash3's finalizer: the same on every platform and in every version of the program, which a rolling
+/// upgrade needs.
+fn weight(member: &str, resource: &str) -> u64 {
+    let bytes = member.bytes().chain([0]).chain(resource.bytes());
+    let mut h = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
+    h = (h ^ (h >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    h = (h ^ (h >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    h ^ (h >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_leaves_moves_its_own_share_only() {
+        let three: Vec<String> = ["a", "b", "c"].map(String::from).into();
+        let two = three[..2].to_vec();
+        let mut shares = [0; 3];
+        for n in 0..3000 {
+            let resource = format!("ships/{n}");
+            let before = fair_owner(&three, &resource).unwrap();
+            shares[three.iter().position(|m| m == before).unwrap()] += 1;
+            if before != "c" {
+                assert_eq!(fair_owner(&two, &resource), Some(before));
+            }
+        }
+        assert!(shares.iter().all(|n| (850..1150).contains(n)), "{shares:?}");
+        assert_eq!(fair_owner(&[], "ships/0"), None);
+    }
 }

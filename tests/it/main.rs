@@ -2,4 +2,5 @@
 //! Tests of Kafka, ZooKeeper and PostGIS run where `ALLUVIUM_KAFKA`, `ALLUVIUM_ZOOKEEPER` and `ALLUVIUM_POSTGRES` name
 //! servers (`make stack-up` writes them to `target/stack/env`), and say that they were skipped where they do not.
 
+mod coordination;
 mod real;

@@ -1,0 +1,373 @@
+//! Coordination over ZooKeeper (3.6 or newer).
+//!
+//! Below the root node: `members/{instance}` and `leases/{resource}`, both ephemeral, so that they are gone with the session
+//! of the instance that made them. One background task owns the session: it connects with back-off, registers, keeps the
+//! cached list of members fresh and, when the session is lost, begins again with a new one.
+//!
+//! Invariants:
+//! - A lease belongs to the session in which it was taken, and is lost with it.
+//! - A session counts as good for two thirds of its time-out after the last request that the server has answered, counted
+//!   from when it was sent. So a holder that is cut off, or whose process stood still, knows that it may have lost its leases
+//!   before the server gives them to another.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, CreateOptions, Error};
+
+use super::{CoordinationError, Coordinator, Lease, fair_owner};
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// How to reach ZooKeeper.
+#[derive(Clone, Debug)]
+pub struct ZooKeeperSettings {
+    /// `host:port,host:port`; `tcp+tls://host:port` for TLS.
+    pub servers: String,
+    /// An absolute path. It is made when it is not there.
+    pub root: String,
+    /// How long a dead instance keeps its leases. The server may shorten or lengthen it.
+    pub session_timeout: Duration,
+    /// Scheme and credentials, as `("digest", "user:password")`. With these only the same user may read and change our nodes.
+    pub auth: Option<(String, String)>,
+}
+
+impl Default for ZooKeeperSettings {
+    fn default() -> Self {
+        ZooKeeperSettings {
+            servers: "127.0.0.1:2181".into(),
+            root: "/alluvium".into(),
+            session_timeout: Duration::from_secs(10),
+            auth: None,
+        }
+    }
+}
+
+/// An instance among others. Dropped, it closes its session: it leaves, and its leases are free.
+pub struct ZooKeeper {
+    instance: String,
+    current: Arc<Mutex<Option<Arc<Session>>>>,
+    supervisor: tokio::task::JoinHandle<()>,
+}
+
+impl ZooKeeper {
+    /// Begins to connect, in the background: until that has worked [`Coordinator::members`] and [`Coordinator::acquire`] are
+    /// errors. An error here is one of the settings. Must be called inside a tokio runtime.
+    pub fn start(settings: ZooKeeperSettings, instance: &str) -> Result<ZooKeeper, CoordinationError> {
+        let root = &settings.root;
+        if !root.starts_with('/') || root.len() == 1 || root.ends_with('/') || root.contains("//") {
+            return Err(CoordinationError(format!("root '{root}' is not an absolute path below '/'")));
+        }
+        if instance.is_empty() {
+            return Err(CoordinationError("an instance needs an id".into()));
+        }
+        let current = Arc::default();
+        let supervisor = tokio::spawn(supervise(settings, instance.to_owned(), Arc::clone(&current)));
+        Ok(ZooKeeper { instance: instance.to_owned(), current, supervisor })
+    }
+
+    fn session(&self) -> Result<Arc<Session>, CoordinationError> {
+        let session = self.current.lock().clone().filter(|s| s.is_good());
+        session.ok_or_else(|| CoordinationError("no session with ZooKeeper".into()))
+    }
+}
+
+impl Drop for ZooKeeper {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+        if let Some(session) = self.current.lock().take() {
+            // The task still holds the session until the runtime comes round to ending it.
+            session.left.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+#[async_trait]
+impl Coordinator for ZooKeeper {
+    fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    async fn members(&self) -> Result<Vec<String>, CoordinationError> {
+        Ok(self.session()?.view.lock().members.clone())
+    }
+
+    async fn acquire(&self, resource: &str) -> Result<Option<Box<dyn Lease>>, CoordinationError> {
+        let session = self.session()?;
+        if !session.should_hold(resource) || !session.taken.lock().insert(resource.to_owned()) {
+            return Ok(None);
+        }
+        // From here on, whatever becomes of this call: dropping the lease sees to it that no node is left behind.
+        let lease = Box::new(ZooKeeperLease { session: Arc::downgrade(&session), resource: resource.to_owned() });
+        let path = session.lease_path(resource);
+        let create = session.client.create(&path, session.instance.as_bytes(), &session.ephemeral());
+        match timeout(session.timeout / 3, create).await {
+            Ok(Ok(_)) => Ok(Some(lease)),
+            Ok(Err(Error::NodeExists)) => {
+                lease.forget(&session);
+                Ok(None)
+            }
+            Ok(Err(e)) => Err(CoordinationError(e.to_string())),
+            Err(_) => Err(CoordinationError("ZooKeeper does not answer".into())),
+        }
+    }
+}
+
+struct ZooKeeperLease {
+    session: Weak<Session>,
+    resource: String,
+}
+
+impl ZooKeeperLease {
+    /// Ends a lease whose node is not ours.
+    fn forget(mut self: Box<Self>, session: &Session) {
+        session.taken.lock().remove(&self.resource);
+        self.session = Weak::new();
+    }
+}
+
+#[async_trait]
+impl Lease for ZooKeeperLease {
+    fn is_held(&self) -> bool {
+        self.session.upgrade().is_some_and(|s| s.is_good() && s.should_hold(&self.resource))
+    }
+
+    async fn release(self: Box<Self>) {
+        let Some(session) = self.session.upgrade() else { return };
+        if let Ok(true) = timeout(session.timeout / 3, session.delete_lease(&self.resource)).await {
+            self.forget(&session);
+        }
+    }
+}
+
+impl Drop for ZooKeeperLease {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.upgrade() {
+            // The receiver is gone only when the session is about to be.
+            let _ = session.abandoned.send(std::mem::take(&mut self.resource));
+        }
+    }
+}
+
+/// One session, from registration until it is lost. The client closes it when the last handle is dropped.
+struct Session {
+    client: Client,
+    root: String,
+    instance: String,
+    /// As negotiated.
+    timeout: Duration,
+    guarded: bool,
+    left: AtomicBool,
+    view: Mutex<View>,
+    /// Resources of which a node of this session exists, or may exist.
+    taken: Mutex<HashSet<String>>,
+    /// Leases that were dropped; the supervisor deletes their nodes.
+    abandoned: mpsc::UnboundedSender<String>,
+}
+
+struct View {
+    members: Vec<String>,
+    /// When the last request was sent that has been answered.
+    confirmed: Instant,
+}
+
+impl Session {
+    fn is_good(&self) -> bool {
+        !self.left.load(Ordering::SeqCst)
+            && !self.client.state().is_terminated()
+            && self.view.lock().confirmed.elapsed() < self.timeout * 2 / 3
+    }
+
+    fn should_hold(&self, resource: &str) -> bool {
+        fair_owner(&self.view.lock().members, resource) == Some(&self.instance)
+    }
+
+    fn members_path(&self) -> String {
+        format!("{}/members", self.root)
+    }
+
+    fn lease_path(&self, resource: &str) -> String {
+        format!("{}/leases/{}", self.root, node_name(resource))
+    }
+
+    fn acls(&self) -> Acls<'static> {
+        if self.guarded { Acls::creator_all() } else { Acls::anyone_all() }
+    }
+
+    fn ephemeral(&self) -> CreateOptions<'static> {
+        CreateMode::Ephemeral.with_acls(self.acls())
+    }
+
+    /// True when the node is gone.
+    async fn delete_lease(&self, resource: &str) -> bool {
+        matches!(self.client.delete(&self.lease_path(resource), None).await, Ok(()) | Err(Error::NoNode))
+    }
+
+    /// Connects and registers; returns the session and the queue of its dropped leases.
+    async fn begin(
+        settings: &ZooKeeperSettings,
+        instance: &str,
+    ) -> Result<(Arc<Session>, mpsc::UnboundedReceiver<String>), Error> {
+        let mut connector = Client::connector().with_session_timeout(settings.session_timeout);
+        if let Some((scheme, auth)) = &settings.auth {
+            connector = connector.with_auth(scheme, auth.as_bytes());
+        }
+        let client = connector.connect(&settings.servers).await?;
+        let (abandoned, queue) = mpsc::unbounded_channel();
+        let session = Session {
+            timeout: client.session_timeout(),
+            client,
+            root: settings.root.clone(),
+            instance: instance.to_owned(),
+            guarded: settings.auth.is_some(),
+            left: AtomicBool::new(false),
+            view: Mutex::new(View { members: Vec::new(), confirmed: Instant::now() }),
+            taken: Mutex::default(),
+            abandoned,
+        };
+        let directory = CreateMode::Persistent.with_acls(session.acls());
+        session.client.mkdir(&session.members_path(), &directory).await?;
+        session.client.mkdir(&format!("{}/leases", session.root), &directory).await?;
+        session.register().await?;
+        session.refresh().await?;
+        Ok((Arc::new(session), queue))
+    }
+
+    /// A node of that name may be left of the instance's last session, for as long as that one lasts.
+    async fn register(&self) -> Result<(), Error> {
+        let path = format!("{}/{}", self.members_path(), node_name(&self.instance));
+        let since = Instant::now();
+        loop {
+            match self.client.create(&path, b"", &self.ephemeral()).await {
+                Err(Error::NodeExists) if since.elapsed() < self.timeout * 2 => sleep(self.timeout / 10).await,
+                Err(Error::NodeExists) => {
+                    return Err(Error::UnexpectedError(format!("another instance '{}' is alive", self.instance)));
+                }
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    /// Reads who is alive, which also proves that the session is.
+    async fn refresh(&self) -> Result<(), Error> {
+        let confirmed = Instant::now();
+        let nodes = self.client.list_children(&self.members_path()).await?;
+        let mut members: Vec<String> = nodes.iter().map(|n| name_of_node(n)).collect();
+        members.sort_unstable();
+        if !members.contains(&self.instance) {
+            // Somebody removed our node: without it the others do not count us.
+            return Err(Error::SessionExpired);
+        }
+        *self.view.lock() = View { members, confirmed };
+        Ok(())
+    }
+
+    /// Keeps the session until it is lost; returns why it was.
+    async fn attend(&self, queue: &mut mpsc::UnboundedReceiver<String>) -> Error {
+        let mut changes = match self.client.watch(&self.members_path(), AddWatchMode::Persistent).await {
+            Ok(watcher) => watcher,
+            Err(e) => return e,
+        };
+        let mut state = self.client.state_watcher();
+        let mut beat = interval(self.timeout / 6);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let refreshed = tokio::select! {
+                _ = beat.tick() => self.refresh().await,
+                _ = changes.changed() => self.refresh().await,
+                _ = state.changed() => Ok(()),
+                Some(resource) = queue.recv() => {
+                    self.delete_abandoned(resource).await;
+                    Ok(())
+                }
+            };
+            match refreshed {
+                Err(Error::SessionExpired) => return Error::SessionExpired,
+                // Anything else the client mends by itself, within the time that the session has.
+                _ if self.client.state().is_terminated() => return Error::SessionExpired,
+                _ => {}
+            }
+        }
+    }
+
+    async fn delete_abandoned(&self, resource: String) {
+        if self.delete_lease(&resource).await {
+            self.taken.lock().remove(&resource);
+        } else if !self.client.state().is_terminated() {
+            sleep(self.timeout / 20).await;
+            let _ = self.abandoned.send(resource);
+        }
+    }
+}
+
+async fn supervise(settings: ZooKeeperSettings, instance: String, current: Arc<Mutex<Option<Arc<Session>>>>) {
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        let lost = match Session::begin(&settings, &instance).await {
+            Ok((session, mut queue)) => {
+                tracing::info!(instance, members = session.view.lock().members.len(), "registered with ZooKeeper");
+                backoff = FIRST_BACKOFF;
+                *current.lock() = Some(session.clone());
+                let lost = session.attend(&mut queue).await;
+                *current.lock() = None;
+                lost
+            }
+            Err(e) => e,
+        };
+        tracing::warn!(
+            instance,
+            servers = settings.servers,
+            retry_ms = backoff.as_millis() as u64,
+            "no session with ZooKeeper: {lost}"
+        );
+        sleep(backoff).await;
+        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+    }
+}
+
+/// A node's name may hold neither '/' nor most of what is not ASCII: percent-encoded.
+fn node_name(text: &str) -> String {
+    use std::fmt::Write;
+    let mut name = String::with_capacity(text.len());
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':') {
+            name.push(char::from(b));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(name, "%{b:02X}");
+        }
+    }
+    name
+}
+
+fn name_of_node(node: &str) -> String {
+    let mut bytes = Vec::with_capacity(node.len());
+    let mut rest = node.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = (first == b'%').then(|| tail.get(..2)).flatten();
+        let code = code.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        bytes.push(code.unwrap_or(first));
+        rest = if code.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_names_are_read_back() {
+        for text in ["ships/0", "..", "host-1:8080", "ö%2F", "%", "100%"] {
+            assert!(!node_name(text).contains(['/', '.']));
+            assert_eq!(name_of_node(&node_name(text)), text);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The contract of [`Coordinator`], checked on the one inside the process and on ZooKeeper.
+
+use std::time::{Duration, Instant};
+
+use alluvium::coordination::local::LocalCoordinator;
+use alluvium::coordination::{Coordinator, Lease};
+
+const RESOURCES: usize = 40;
+
+/// An upper bound on how long a change takes to be seen by all.
+const SOON: Duration = Duration::from_secs(5);
+
+fn resources() -> Vec<String> {
+    (0..RESOURCES).map(|n| format!("ships/{n}")).collect()
+}
+
+/// What a sweeper does: gives up what it should not hold any more, asks for everything else.
+async fn step(of: &dyn Coordinator, held: &mut Vec<(String, Box<dyn Lease>)>) {
+    let (keep, lose): (Vec<_>, Vec<_>) = held.drain(..).partition(|(_, lease)| lease.is_held());
+    *held = keep;
+    for (_, lease) in lose {
+        lease.release().await;
+    }
+    for resource in resources() {
+        // An error is a service that is down: asked again at the next step.
+        if let Ok(Some(lease)) = of.acquire(&resource).await {
+            held.push((resource, lease));
+        }
+    }
+}
+
+async fn until(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) {
+    let since = Instant::now();
+    while !condition().await {
+        assert!(since.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn until_members(of: &dyn Coordinator, want: &[&str]) {
+    until(&format!("members {want:?}"), SOON, async || of.members().await.is_ok_and(|m| m == want)).await;
+}
+
+/// One instance holds everything, a second takes its share, and gets the rest when the first has gone.
+async fn leases_spread_and_move<C: Coordinator>(a: C, join: impl FnOnce() -> C) {
+    until_members(&a, &["a"]).await;
+    let (mut held_a, mut held_b) = (Vec::new(), Vec::new());
+    step(&a, &mut held_a).await;
+    assert_eq!(held_a.len(), RESOURCES, "the only instance holds all");
+    assert!(a.acquire("ships/0").await.unwrap().is_none(), "a lease is exclusive within its holder too");
+
+    let b = join();
+    until_members(&b, &["a", "b"]).await;
+    until_members(&a, &["a", "b"]).await;
+    step(&b, &mut held_b).await;
+    assert!(held_b.is_empty(), "what is held is not given twice");
+    let moved = held_a.iter().filter(|(_, lease)| !lease.is_held()).count();
+    step(&a, &mut held_a).await;
+    step(&b, &mut held_b).await;
+    assert_eq!((held_a.len(), held_b.len()), (RESOURCES - moved, moved));
+    assert!((RESOURCES / 4..=RESOURCES * 3 / 4).contains(&moved), "{moved} of {RESOURCES} moved");
+
+    let (resource, lease) = held_b.pop().unwrap();
+    lease.release().await;
+    assert!(a.acquire(&resource).await.unwrap().is_none(), "it is the other's by its fair share");
+    let lease = b.acquire(&resource).await.unwrap().expect("released, so it is free");
+    drop(lease);
+    until("a dropped lease is free", SOON, async || b.acquire(&resource).await.unwrap().is_some()).await;
+
+    drop(a);
+    assert!(held_a.iter().all(|(_, lease)| !lease.is_held()), "leases end with their instance");
+    until("the other instance holds all", SOON, async || {
+        step(&b, &mut held_b).await;
+        held_b.len() == RESOURCES
+    })
+    .await;
+    drop(held_a);
+    assert!(held_b.iter().all(|(_, lease)| lease.is_held()), "a dead lease takes nothing from its successor");
+}
+
+#[tokio::test]
+async fn local_leases_spread_and_move() {
+    let a = LocalCoordinator::new("a");
+    // `a` is moved into the suite, so the group is kept open by another handle that has left it.
+    let door = a.join("door");
+    door.leave();
+    leases_spread_and_move(a, || door.join("b")).await;
+}
+
+#[tokio::test]
+async fn local_instance_that_left_gets_nothing() {
+    let a = LocalCoordinator::new("a");
+    let lease = a.acquire("ships/0").await.unwrap().unwrap();
+    let again = a.join("a");
+    assert!(!lease.is_held());
+    assert!(a.acquire("ships/0").await.is_err());
+    let lease_again = again.acquire("ships/0").await.unwrap().unwrap();
+    drop((lease, a));
+    assert!(lease_again.is_held());
+    assert_eq!(again.members().await.unwrap(), ["a"]);
+}
+
+#[cfg(feature = "cluster")]
+mod zookeeper {
+    use std::path::Path;
+    use std::process::Command;
+
+    use alluvium::coordination::zookeeper::{ZooKeeper, ZooKeeperSettings};
+
+    use super::*;
+    use crate::real::server;
+
+    const SESSION: Duration = Duration::from_secs(2);
+
+    fn settings(servers: &str) -> ZooKeeperSettings {
+        // A root of its own for each test.
+        let root = format!("/alluvium-test-{}", alluvium::model::new_id());
+        ZooKeeperSettings { servers: servers.into(), root, session_timeout: SESSION, auth: None }
+    }
+
+    #[tokio::test]
+    async fn zookeeper_leases_spread_and_move() {
+        let Some(servers) = server("ALLUVIUM_ZOOKEEPER") else { return };
+        let settings = settings(&servers);
+        let start = |name| ZooKeeper::start(settings.clone(), name).unwrap();
+        leases_spread_and_move(start("a"), || start("b")).await;
+    }
+
+    #[tokio::test]
+    async fn zookeeper_knows_its_user() {
+        let Some(servers) = server("ALLUVIUM_ZOOKEEPER") else { return };
+        let ours = ZooKeeperSettings { auth: Some(("digest".into(), "ships:sea".into())), ..settings(&servers) };
+        let a = ZooKeeper::start(ours.clone(), "a").unwrap();
+        until_members(&a, &["a"]).await;
+        assert!(a.acquire("ships/0").await.unwrap().is_some());
+        let stranger = ZooKeeper::start(ZooKeeperSettings { auth: None, ..ours }, "stranger").unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(stranger.members().await.is_err());
+        assert_eq!(a.members().await.unwrap(), ["a"]);
+    }
+
+    /// The process dies: its runtime stops in the middle, nothing is closed or released.
+    #[test]
+    fn zookeeper_leases_of_the_dead_are_free_within_the_session() {
+        let Some(servers) = server("ALLUVIUM_ZOOKEEPER") else { return };
+        let settings = settings(&servers);
+        let [doomed, survivor] = [(); 2].map(|()| tokio::runtime::Runtime::new().unwrap());
+        let enter = |rt: &tokio::runtime::Runtime, name: &str| {
+            let _in = rt.enter();
+            ZooKeeper::start(settings.clone(), name).unwrap()
+        };
+        let (a, b) = (enter(&doomed, "a"), enter(&survivor, "b"));
+        let (mut held_a, mut held_b) = (Vec::new(), Vec::new());
+        doomed.block_on(async {
+            until_members(&a, &["a", "b"]).await;
+            step(&a, &mut held_a).await;
+        });
+        survivor.block_on(until_members(&b, &["a", "b"]));
+        doomed.shutdown_background();
+        survivor.block_on(async {
+            step(&b, &mut held_b).await;
+            assert_eq!(held_a.len() + held_b.len(), RESOURCES);
+            assert!(!held_a.is_empty() && held_a.iter().all(|(_, lease)| lease.is_held()), "no news is good news");
+            let mut in_doubt = None;
+            let died = Instant::now();
+            until("all leases move", SESSION + Duration::from_secs(2), async || {
+                step(&b, &mut held_b).await;
+                if held_a.iter().all(|(_, lease)| !lease.is_held()) {
+                    in_doubt.get_or_insert(died.elapsed());
+                } else {
+                    assert_eq!(held_a.len() + held_b.len(), RESOURCES, "held by both at once");
+                }
+                held_b.len() == RESOURCES
+            })
+            .await;
+            assert!(in_doubt.is_some_and(|t| t < SESSION), "the dead knew it before the others: {in_doubt:?}");
+        });
+    }
+
+    /// `tests/stack/zookeeper`, on a server of this test's own.
+    struct Server {
+        directory: tempfile::TempDir,
+        port: u16,
+    }
+
+    impl Server {
+        fn start() -> Server {
+            let directory = tempfile::tempdir().unwrap();
+            // ZooKeeper listens on the third port of a stack's block.
+            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let server = Server { directory, port };
+            server.run("start");
+            server
+        }
+
+        fn run(&self, verb: &str) {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/zookeeper");
+            let status = Command::new(script)
+                .arg(verb)
+                .env("STACK_DIR", self.directory.path())
+                .env("STACK_PORT_BASE", (self.port - 2).to_string())
+                .status();
+            assert!(status.unwrap().success(), "zookeeper {verb}");
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            self.run("kill");
+        }
+    }
+
+    #[tokio::test]
+    async fn zookeeper_comes_back_after_the_server() {
+        if server("ALLUVIUM_ZOOKEEPER").is_none() {
+            return;
+        }
+        let server = Server::start();
+        let a = ZooKeeper::start(settings(&format!("127.0.0.1:{}", server.port)), "a").unwrap();
+        until_members(&a, &["a"]).await;
+        let mut held = Vec::new();
+        step(&a, &mut held).await;
+        assert_eq!(held.len(), RESOURCES);
+
+        // A short pause: the session goes on.
+        server.run("restart");
+        until("leases after a restart", SESSION + SOON, async || {
+            step(&a, &mut held).await;
+            held.len() == RESOURCES
+        })
+        .await;
+
+        // A long one: nothing is held, nothing can be had, and then everything again.
+        server.run("kill");
+        let since = Instant::now();
+        until("doubt", SESSION, async || held.iter().all(|(_, lease)| !lease.is_held())).await;
+        assert!(a.acquire("other").await.is_err() && a.members().await.is_err());
+        tokio::time::sleep((SESSION * 2).saturating_sub(since.elapsed())).await;
+        server.run("start");
+        until("leases after a failure", SESSION * 3 + SOON, async || {
+            step(&a, &mut held).await;
+            held.len() == RESOURCES
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn zookeeper_settings_are_checked() {
+        for root in ["alluvium", "/", "/a/", "/a//b", ""] {
+            let settings = ZooKeeperSettings { root: root.into(), ..ZooKeeperSettings::default() };
+            assert!(ZooKeeper::start(settings, "a").is_err(), "{root}");
+        }
+    }
+}
