@@ -1,0 +1,21 @@
+//! GML: features written as GML 3.2, their schema, and geometries read from GML 3.2, 3.1 and 2.
+//!
+//! Owns the names, ids and shapes of our features in XML; does not own what a request says ([`crate::web`]) or what a filter
+//! means ([`crate::query`]). Coordinates leave in the order of the spelling of their CRS and come back into the stored x,y.
+//!
+//! Invariant: what is written validates against the schema that [`schema`] writes, and every `gml:id` of one answer is there
+//! once, as long as every feature is.
+
+mod id;
+mod schema;
+mod write;
+
+pub use id::{gml_id, resolve_rid};
+pub use schema::schema;
+pub use write::{FeatureWriter, Selection, write_geometry, write_number, write_value};
+
+/// The namespace of every feature type.
+pub const APP_NS: &str = "urn:alluvium:app";
+/// The prefix that goes with it in everything we write.
+pub const APP: &str = "app";
+pub const GML_NS: &str = "http://www.opengis.net/gml/3.2";

@@ -1,0 +1,429 @@
+//! Features as GML 3.2.
+
+use super::{APP, gml_id};
+use crate::format::xml;
+use crate::model::crs::{Crs, CrsRef, Transform};
+use crate::model::feature_type::GEOMETRY;
+use crate::model::geometry::{Coord, Reader};
+use crate::model::value::{format_date, format_instant};
+use crate::model::{Dimension, Feature, FeatureType, Geometry, GeometryError, GeometryKind, Value};
+
+/// What of a feature is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    pub geometry: bool,
+    /// Property ids, ascending.
+    pub properties: Vec<usize>,
+}
+
+impl Selection {
+    /// Everything.
+    pub fn all(ft: &FeatureType) -> Selection {
+        Selection { geometry: ft.geometry.is_some(), properties: (0..ft.properties.len()).collect() }
+    }
+
+    /// The named ones and those that the schema demands (WFS 2.0, 7.9.2.4.4: the answer must be valid).
+    pub fn of(ft: &FeatureType, geometry: bool, named: &[usize]) -> Selection {
+        let demanded = |slot: &usize| named.contains(slot) || !ft.properties[*slot].nullable;
+        Selection { geometry, properties: (0..ft.properties.len()).filter(demanded).collect() }
+    }
+}
+
+/// Writes features of one type; made once for an answer.
+pub struct FeatureWriter {
+    type_name: String,
+    srs_name: String,
+    swap: bool,
+    transform: Option<Transform>,
+    geometry: bool,
+    /// Property id, start tag, end tag.
+    properties: Vec<(usize, String, String)>,
+}
+
+impl FeatureWriter {
+    /// Features of `ft` with coordinates in `crs`.
+    pub fn new(ft: &FeatureType, crs: &CrsRef, selection: &Selection) -> FeatureWriter {
+        let stored = ft.geometry.and_then(|g| Crs::from_epsg(g.epsg));
+        let tags = |slot: &usize| {
+            let name = &ft.properties[*slot].name;
+            (*slot, format!("<{APP}:{name}>"), format!("</{APP}:{name}>"))
+        };
+        FeatureWriter {
+            type_name: ft.name.clone(),
+            srs_name: escaped(&crs.spelling),
+            swap: crs.swap,
+            transform: stored.and_then(|stored| Transform::between(stored, crs.crs)),
+            geometry: selection.geometry && ft.geometry.is_some(),
+            properties: selection.properties.iter().map(tags).collect(),
+        }
+    }
+
+    /// One feature element. `root_attributes` goes into its start tag as it is: the namespaces, where the feature is the
+    /// whole document, else nothing. Nulls and geometries that GML cannot say (`POINT EMPTY`) are left out.
+    /// An error means that the geometry lies outside the CRS; `out` then holds a part of the feature.
+    pub fn write(&self, out: &mut Vec<u8>, feature: &Feature, root_attributes: &str) -> Result<(), GeometryError> {
+        let id = gml_id(&self.type_name, &feature.id);
+        for part in ["<", APP, ":", &self.type_name, root_attributes, " gml:id=\"", &id, "\">"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        if self.geometry && feature.geometry.is_some() {
+            let start = out.len();
+            for part in ["<", APP, ":", GEOMETRY, ">"] {
+                out.extend_from_slice(part.as_bytes());
+            }
+            if self.geometry(out, feature)? {
+                for part in ["</", APP, ":", GEOMETRY, ">"] {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            } else {
+                out.truncate(start);
+            }
+        }
+        for (slot, open, close) in &self.properties {
+            let value = feature.value(*slot);
+            if !value.is_null() {
+                out.extend_from_slice(open.as_bytes());
+                write_value(out, value);
+                out.extend_from_slice(close.as_bytes());
+            }
+        }
+        for part in ["</", APP, ":", &self.type_name, ">"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// The geometry element alone; false, and nothing written, when there is none that GML can say.
+    pub fn geometry(&self, out: &mut Vec<u8>, feature: &Feature) -> Result<bool, GeometryError> {
+        let Some(geometry) = &feature.geometry else { return Ok(false) };
+        let moved;
+        let geometry = match &self.transform {
+            None => geometry,
+            Some(t) => {
+                moved = t.geometry(geometry)?;
+                &moved
+            }
+        };
+        Ok(write_geometry(out, geometry, &gml_id(&self.type_name, &feature.id), &self.srs_name, self.swap))
+    }
+}
+
+fn escaped(s: &str) -> String {
+    let mut out = Vec::new();
+    xml::attribute(&mut out, s);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// A simple property's text, in XSD's lexical form.
+pub fn write_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Null => {}
+        Value::Bool(b) => out.extend_from_slice(if *b { b"true" } else { b"false" }),
+        Value::Int(n) => out.extend_from_slice(itoa::Buffer::new().format(*n).as_bytes()),
+        Value::Number(n) => write_number(out, *n),
+        Value::String(s) | Value::Json(s) => xml::text(out, s),
+        Value::Date(days) => out.extend_from_slice(format_date(*days).as_bytes()),
+        Value::DateTime(micros) => out.extend_from_slice(format_instant(*micros).as_bytes()),
+        Value::Uuid(bytes) => {
+            let mut buffer = uuid::Uuid::encode_buffer();
+            out.extend_from_slice(uuid::Uuid::from_bytes(*bytes).as_hyphenated().encode_lower(&mut buffer).as_bytes());
+        }
+        Value::Bytes(bytes) => {
+            use base64::Engine;
+            out.extend_from_slice(base64::engine::general_purpose::STANDARD.encode(bytes).as_bytes());
+        }
+    }
+}
+
+/// The shortest decimal that reads back as `n`, without an exponent, which some clients do not know.
+pub fn write_number(out: &mut Vec<u8>, n: f64) {
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format(n);
+    if text.contains('e') {
+        // The standard library never writes one.
+        out.extend_from_slice(format!("{n}").as_bytes());
+    } else {
+        out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
+    }
+}
+
+/// A geometry element in the order that `swap` says; its ids are made of `id`, the feature's, so that none of them is
+/// another's. M is left out. False, and nothing written, when GML cannot say it: an empty point, line or polygon.
+/// `srs_name` is escaped already.
+pub fn write_geometry(out: &mut Vec<u8>, geometry: &Geometry, id: &str, srs_name: &str, swap: bool) -> bool {
+    let z = geometry.dimension().has_z();
+    let mut writer = GeometryWriter { out, id, srs_name, swap, z, parts: 0 };
+    writer.element(&mut geometry.reader())
+}
+
+struct GeometryWriter<'a> {
+    out: &'a mut Vec<u8>,
+    id: &'a str,
+    srs_name: &'a str,
+    swap: bool,
+    z: bool,
+    /// Elements begun.
+    parts: u32,
+}
+
+impl GeometryWriter<'_> {
+    fn raw(&mut self, s: &str) {
+        self.out.extend_from_slice(s.as_bytes());
+    }
+
+    /// A start tag. The outermost bears the CRS. A feature's own id begins with its type, whose letters are small: so no
+    /// `G.{id}` or `G{n}.{id}` is ever the id of a feature, or of a part of another one's geometry.
+    fn open(&mut self, name: &str) {
+        self.raw("<gml:");
+        self.raw(name);
+        self.raw(" gml:id=\"G");
+        if self.parts > 0 {
+            self.out.extend_from_slice(itoa::Buffer::new().format(self.parts).as_bytes());
+        }
+        self.raw(".");
+        self.raw(self.id);
+        if self.parts == 0 {
+            self.raw("\" srsName=\"");
+            self.raw(self.srs_name);
+            self.raw(if self.z { "\" srsDimension=\"3" } else { "\" srsDimension=\"2" });
+        }
+        self.raw("\">");
+        self.parts += 1;
+    }
+
+    fn close(&mut self, name: &str) {
+        self.raw("</gml:");
+        self.raw(name);
+        self.raw(">");
+    }
+
+    fn coord(&mut self, c: Coord) {
+        let (first, second) = if self.swap { (c.y, c.x) } else { (c.x, c.y) };
+        write_number(self.out, first);
+        self.out.push(b' ');
+        write_number(self.out, second);
+        if self.z {
+            self.out.push(b' ');
+            write_number(self.out, c.z);
+        }
+    }
+
+    fn pos_list(&mut self, r: &mut Reader<'_>, n: u32, dimension: Dimension) {
+        self.raw("<gml:posList>");
+        for i in 0..n {
+            if i > 0 {
+                self.out.push(b' ');
+            }
+            self.coord(r.coord(dimension));
+        }
+        self.raw("</gml:posList>");
+    }
+
+    fn element(&mut self, r: &mut Reader<'_>) -> bool {
+        let (kind, dimension) = r.header();
+        match kind {
+            GeometryKind::Point => {
+                let c = r.coord(dimension);
+                if c.x.is_nan() {
+                    return false;
+                }
+                self.open("Point");
+                self.raw("<gml:pos>");
+                self.coord(c);
+                self.raw("</gml:pos>");
+                self.close("Point");
+                true
+            }
+            GeometryKind::LineString => {
+                let n = r.count();
+                if n == 0 {
+                    return false;
+                }
+                self.open("LineString");
+                self.pos_list(r, n, dimension);
+                self.close("LineString");
+                true
+            }
+            GeometryKind::Polygon => self.polygon(r, dimension),
+            GeometryKind::MultiPoint => self.members(r, "MultiPoint", "pointMember"),
+            GeometryKind::MultiLineString => self.members(r, "MultiCurve", "curveMember"),
+            GeometryKind::MultiPolygon => self.members(r, "MultiSurface", "surfaceMember"),
+            GeometryKind::GeometryCollection | GeometryKind::Geometry => {
+                self.members(r, "MultiGeometry", "geometryMember")
+            }
+        }
+    }
+
+    fn polygon(&mut self, r: &mut Reader<'_>, dimension: Dimension) -> bool {
+        let rings = r.count();
+        let mut begun = false;
+        for i in 0..rings {
+            let n = r.count();
+            if n == 0 {
+                continue;
+            }
+            if !begun {
+                self.open("Polygon");
+                begun = true;
+            }
+            let name = if i == 0 { "exterior" } else { "interior" };
+            self.raw("<gml:");
+            self.raw(name);
+            self.raw("><gml:LinearRing>");
+            self.pos_list(r, n, dimension);
+            self.raw("</gml:LinearRing>");
+            self.close(name);
+        }
+        if begun {
+            self.close("Polygon");
+        }
+        begun
+    }
+
+    fn members(&mut self, r: &mut Reader<'_>, name: &str, member: &str) -> bool {
+        self.open(name);
+        for _ in 0..r.count() {
+            let start = self.out.len();
+            self.raw("<gml:");
+            self.raw(member);
+            self.raw(">");
+            if self.element(r) {
+                self.close(member);
+            } else {
+                self.out.truncate(start);
+            }
+        }
+        self.close(name);
+        true
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::PropertyType;
+    use crate::model::feature_type::{GeometryColumn, Property};
+    use crate::model::geometry::Writer;
+
+    pub fn ships() -> FeatureType {
+        let property =
+            |name: &str, kind, nullable| Property { name: name.into(), kind, nullable, index: false, title: None };
+        let mut ft: FeatureType = serde_json::from_value(serde_json::json!({"name": "ships"})).unwrap();
+        ft.geometry =
+            Some(GeometryColumn { kind: GeometryKind::Point, epsg: 4326, dimension: Dimension::XY, nullable: true });
+        ft.properties = vec![
+            property("name", PropertyType::String, true),
+            property("speed", PropertyType::Number, true),
+            property("seen", PropertyType::DateTime, false),
+            property("afloat", PropertyType::Boolean, true),
+            property("crew", PropertyType::Int32, true),
+        ];
+        ft
+    }
+
+    pub fn urn_4326() -> CrsRef {
+        CrsRef { crs: Crs::WGS84, spelling: "urn:ogc:def:crs:EPSG::4326".into(), swap: true }
+    }
+
+    fn geometry_text(g: &Geometry, swap: bool) -> Option<String> {
+        let mut out = Vec::new();
+        write_geometry(&mut out, g, "t.1", "S", swap).then(|| String::from_utf8(out).unwrap())
+    }
+
+    fn multi(kind: GeometryKind, dimension: Dimension, parts: &[Geometry]) -> Geometry {
+        let mut bytes = vec![1];
+        let iso = kind as u32 + if dimension.has_z() { 1000 } else { 0 };
+        bytes.extend_from_slice(&iso.to_le_bytes());
+        bytes.extend_from_slice(&(parts.len() as u32).to_le_bytes());
+        parts.iter().for_each(|p| bytes.extend_from_slice(p.wkb()));
+        Geometry::from_wkb(&bytes).unwrap()
+    }
+
+    fn ring(dimension: Dimension) -> Geometry {
+        let mut w = Writer::new(dimension);
+        w.begin(GeometryKind::Polygon);
+        w.count(1);
+        w.count(4);
+        for (x, y) in [(0.0, 1.0), (2.0, 1.0), (2.0, 3.0), (0.0, 1.0)] {
+            w.coord(Coord { x, y, z: 5.0, m: 6.0 });
+        }
+        w.checked().unwrap()
+    }
+
+    #[test]
+    fn numbers_are_short_exact_and_without_exponent() {
+        for (n, text) in [
+            (1.0, "1"),
+            (-0.1, "-0.1"),
+            (1e-7, "0.0000001"),
+            (1e21, "1000000000000000000000"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (123456.789, "123456.789"),
+            (0.0, "0"),
+        ] {
+            let mut out = Vec::new();
+            write_number(&mut out, n);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_feature_is_written_in_schema_order_without_nulls() {
+        let ft = ships();
+        let feature = Feature {
+            id: "a b".into(),
+            geometry: Geometry::point(24.5, 60.0).ok(),
+            properties: vec![
+                Value::String("R&D <x>\u{1}".into()),
+                Value::Null,
+                Value::DateTime(1_500_000),
+                Value::Bool(true),
+            ],
+        };
+        let written = |selection: &Selection| {
+            let mut out = Vec::new();
+            FeatureWriter::new(&ft, &urn_4326(), selection).write(&mut out, &feature, "").unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            written(&Selection::all(&ft)),
+            "<app:ships gml:id=\"ships.a_x20_b\"><app:geom><gml:Point gml:id=\"G.ships.a_x20_b\" \
+             srsName=\"urn:ogc:def:crs:EPSG::4326\" srsDimension=\"2\"><gml:pos>60 24.5</gml:pos></gml:Point></app:geom>\
+             <app:name>R&amp;D &lt;x&gt;</app:name><app:seen>1970-01-01T00:00:01.5Z</app:seen>\
+             <app:afloat>true</app:afloat></app:ships>"
+        );
+        assert_eq!(
+            written(&Selection::of(&ft, false, &[3])),
+            "<app:ships gml:id=\"ships.a_x20_b\"><app:seen>1970-01-01T00:00:01.5Z</app:seen>\
+             <app:afloat>true</app:afloat></app:ships>"
+        );
+    }
+
+    #[test]
+    fn z_is_kept_m_is_dropped_and_every_element_has_its_own_id() {
+        let g = multi(GeometryKind::MultiPolygon, Dimension::XYZ, &[ring(Dimension::XYZ), ring(Dimension::XYZ)]);
+        let text = geometry_text(&g, false).unwrap();
+        assert!(
+            text.starts_with("<gml:MultiSurface gml:id=\"G.t.1\" srsName=\"S\" srsDimension=\"3\"><gml:surfaceMember>")
+        );
+        assert!(text.contains("<gml:Polygon gml:id=\"G1.t.1\"><gml:exterior><gml:LinearRing><gml:posList>0 1 5 2 1 5 2 3 5 0 1 5</gml:posList>"));
+        assert!(text.contains("gml:id=\"G2.t.1\""));
+        let text = geometry_text(&ring(Dimension::XYZM), true).unwrap();
+        assert!(
+            text.contains("srsDimension=\"3\"") && text.contains("<gml:posList>1 0 5 1 2 5 3 2 5 1 0 5<"),
+            "{text}"
+        );
+        assert!(geometry_text(&ring(Dimension::XYM), true).unwrap().contains("<gml:posList>1 0 1 2 3 2 1 0<"));
+    }
+
+    #[test]
+    fn empty_geometries_are_left_out_or_empty() {
+        let empty_line = Geometry::from_wkb(&[1, 2, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        assert_eq!(geometry_text(&empty_line, false), None);
+        let nothing = multi(GeometryKind::MultiPoint, Dimension::XY, &[]);
+        assert!(geometry_text(&nothing, false).unwrap().ends_with("></gml:MultiPoint>"));
+        let some =
+            multi(GeometryKind::GeometryCollection, Dimension::XY, &[empty_line, Geometry::point(1.0, 2.0).unwrap()]);
+        assert_eq!(geometry_text(&some, false).unwrap().matches("geometryMember>").count(), 2);
+    }
+}
