@@ -230,8 +230,14 @@ impl FeatureType {
 
 fn check_property_name(name: &str) -> Result<(), SchemaError> {
     let mut chars = name.chars();
-    let starts = chars.next().is_some_and(|c| c.is_alphabetic() || c == '_');
-    if !starts || !chars.all(|c| c.is_alphanumeric() || c == '_') || name.len() > MAX_NAME {
+    // Letters that XML has not in its names (µ, ª, circled ones) are none here: a property is an element in GML.
+    let letter = |c: char| {
+        c == '_'
+            || c.is_ascii_alphabetic()
+            || (c >= 'À' && c.is_alphabetic() && !('\u{2460}'..='\u{24ff}').contains(&c))
+    };
+    let starts = chars.next().is_some_and(letter);
+    if !starts || !chars.all(|c| letter(c) || c.is_ascii_digit()) || name.len() > MAX_NAME {
         return Err(SchemaError::new(
             name,
             format!("'{name}' is not a property name: letters, digits and '_', at most {MAX_NAME} bytes"),
