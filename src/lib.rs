@@ -13,7 +13,9 @@
 //! The four in braces never know each other; `store` knows the traits of `log`, `delegate`, `coordination` only; [`app`] is
 //! the one file that names implementations. A test reads the imports and fails when one runs upward.
 
+pub mod app;
 pub mod clock;
+pub mod config;
 pub mod coordination;
 pub mod delegate;
 pub mod format;
@@ -21,5 +23,6 @@ pub mod log;
 pub mod model;
 pub mod query;
 pub mod store;
+pub mod telemetry;
 pub mod transient;
 pub mod web;

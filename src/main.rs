@@ -1,1 +1,101 @@
-fn main() {}
+//! The command line: arguments, settings, the log, and over to [`alluvium::app`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use alluvium::app::App;
+use alluvium::config::Config;
+use alluvium::telemetry;
+use clap::{Args, Parser, Subcommand};
+
+/// Serves geospatial features that change all the time and are kept for good, by OGC API - Features and WFS.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve {
+        /// A TOML file of settings; config/default.toml documents them. Each can also be set by the environment, as
+        /// ALLUVIUM__SERVER__LISTEN.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        overrides: Overrides,
+    },
+}
+
+#[derive(Args)]
+struct Overrides {
+    /// Address and port to listen on [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where the embedded server keeps its log and its GeoPackage [default: alluvium-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Overrides {
+    fn apply(self, config: &mut Config) {
+        if let Some(listen) = self.listen {
+            config.server.listen = listen;
+        }
+        if let Some(dir) = self.data_dir {
+            config.store.data_dir = dir;
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("alluvium: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve { config, overrides } => {
+            let mut config = Config::load(config.as_deref())?;
+            overrides.apply(&mut config);
+            telemetry::init_log(&config.telemetry)?;
+            runtime()?.block_on(serve(config))
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let app = App::start(config).await?;
+    tracing::info!("listening on http://{}", app.addr());
+    stop_signal().await?;
+    tracing::info!("stopping");
+    app.shutdown().await
+}
+
+/// Ctrl-C, or what a service manager sends.
+async fn stop_signal() -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            r = tokio::signal::ctrl_c() => r?,
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
