@@ -23,6 +23,5 @@ pub mod log;
 pub mod model;
 pub mod query;
 pub mod store;
+pub mod task;
 pub mod telemetry;
-pub mod transient;
-pub mod web;

@@ -168,20 +168,3 @@ pub struct PartitionStatus {
     pub oldest_unpersisted_ms: i64,
     pub last_error: Option<String>,
 }
-
-// The store itself (src/store/mod.rs) offers, to the protocols:
-//
-// impl Store {
-//     pub fn feature_types(&self) -> Vec<Arc<FeatureType>>;                       // by name
-//     pub fn feature_type(&self, name: &str) -> Option<Arc<FeatureType>>;
-//     pub async fn create_feature_type(&self, t: FeatureType) -> Result<Arc<FeatureType>, CatalogueError>;
-//     pub async fn remove_feature_type(&self, name: &str, purge: bool) -> Result<(), CatalogueError>;
-//     pub async fn read(&self, query: Query) -> Result<Reading, ReadError>;
-//     pub async fn count(&self, query: &Query, budget: Option<Duration>) -> Result<Option<u64>, ReadError>; // filter and tier only; None: past the budget
-//     pub async fn get(&self, feature_type: &str, id: &str, at_least: &Position) -> Result<Option<(Item, Position)>, ReadError>;
-//     pub async fn bounds(&self, feature_type: &str) -> Result<Option<Rect>, ReadError>;               // stored CRS
-//     pub async fn write(&self, transaction: Transaction) -> Result<Written, WriteError>;
-//     pub fn is_ready(&self) -> bool;
-//     pub fn status(&self) -> Vec<PartitionStatus>;
-//     pub fn delegate_kind(&self) -> &'static str;
-// }

@@ -1,5 +1,232 @@
 //! The heart, where the tiers meet: the catalogue, transactions, the merged read, the tailers and the sweepers.
+//!
+//! It sees the traits of log, delegate, coordination and clock only. Nothing but the log is written on the way of a write;
+//! nothing but the log changes the index.
 
 pub mod api;
+mod catalogue;
+mod merge;
+mod state;
+mod sweeper;
+mod tailer;
+mod transaction;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::time::Instant;
 
 pub use api::*;
+use state::TypeState;
+
+use crate::clock::Clock;
+use crate::coordination::Coordinator;
+use crate::delegate::Delegate;
+use crate::log::{FeatureLog, LogError};
+use crate::model::{FeatureType, Position, Rect};
+use crate::query::{Filter, Query};
+use crate::task::{Tasks, uncancelled};
+
+/// What a store is made of.
+#[derive(Clone)]
+pub struct Parts {
+    pub log: Arc<dyn FeatureLog>,
+    pub delegate: Arc<dyn Delegate>,
+    pub coordinator: Arc<dyn Coordinator>,
+    pub clock: Arc<dyn Clock>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How often each partition's sweeper looks.
+    pub sweep_interval: Duration,
+    /// Features persisted in one transaction of the delegate, about.
+    pub sweep_batch: usize,
+    /// How often the catalogue is looked at for what other instances did.
+    pub catalogue_interval: Duration,
+    /// How long a write waits until it is visible here, before it answers 'accepted'.
+    pub apply_wait: Duration,
+    /// How long a read waits for the position that it needs.
+    pub read_wait: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            sweep_interval: Duration::from_secs(1),
+            sweep_batch: 5_000,
+            catalogue_interval: Duration::from_millis(500),
+            apply_wait: Duration::from_secs(5),
+            read_wait: Duration::from_secs(5),
+        }
+    }
+}
+
+/// One instance's store.
+pub struct Store {
+    log: Arc<dyn FeatureLog>,
+    delegate: Arc<dyn Delegate>,
+    coordinator: Arc<dyn Coordinator>,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    types: RwLock<BTreeMap<String, Arc<TypeState>>>,
+    /// Held while the set of types changes.
+    catalogue: tokio::sync::Mutex<catalogue::Seen>,
+    tasks: Tasks,
+}
+
+impl Store {
+    /// Takes up all types of the catalogue, declaring those of `declared` that it does not have; tailing begins at once. See
+    /// [`Self::is_ready`] for when it answers.
+    pub async fn start(
+        parts: Parts,
+        settings: Settings,
+        declared: Vec<FeatureType>,
+    ) -> Result<Arc<Store>, CatalogueError> {
+        let store = Arc::new(Store {
+            log: parts.log,
+            delegate: parts.delegate,
+            coordinator: parts.coordinator,
+            clock: parts.clock,
+            settings,
+            types: RwLock::default(),
+            catalogue: tokio::sync::Mutex::default(),
+            tasks: Tasks::default(),
+        });
+        store.refresh_catalogue().await?;
+        for feature_type in declared {
+            store.declare(feature_type).await?;
+        }
+        store.watch_catalogue();
+        Ok(store)
+    }
+
+    /// The types by name.
+    pub fn feature_types(&self) -> Vec<Arc<FeatureType>> {
+        self.types.read().values().map(|t| t.feature_type.clone()).collect()
+    }
+
+    pub fn feature_type(&self, name: &str) -> Option<Arc<FeatureType>> {
+        self.state(name).map(|t| t.feature_type.clone())
+    }
+
+    /// Answers a query.
+    pub async fn read(&self, query: Query) -> Result<Reading, ReadError> {
+        let state = self.state_to_read(&query.feature_type)?;
+        merge::read(state, &self.delegate, query, self.settings.read_wait).await
+    }
+
+    /// How many features match the query's filter in its tier, exactly, whatever its page; `None` past the budget.
+    pub async fn count(&self, query: &Query, budget: Option<Duration>) -> Result<Option<u64>, ReadError> {
+        let state = self.state_to_read(&query.feature_type)?;
+        let count = merge::count(state, &self.delegate, query, self.settings.read_wait);
+        match budget {
+            None => count.await.map(Some),
+            Some(budget) => tokio::time::timeout(budget, count).await.ok().transpose(),
+        }
+    }
+
+    /// One feature, and the position at which it stands so.
+    pub async fn get(
+        &self,
+        feature_type: &str,
+        id: &str,
+        at_least: &Position,
+    ) -> Result<Option<(Item, Position)>, ReadError> {
+        let query = Query {
+            feature_type: feature_type.to_owned(),
+            filter: Filter::ids([id.into()]),
+            limit: Some(1),
+            any_order: true,
+            at_least: at_least.clone(),
+            ..Query::default()
+        };
+        let mut reading = self.read(query).await?;
+        let item = futures::StreamExt::next(&mut reading.items).await.transpose()?;
+        Ok(item.map(|item| (item, reading.position)))
+    }
+
+    /// The envelope of a type's features in its stored CRS, at least; `None` when there are none.
+    pub async fn bounds(&self, feature_type: &str) -> Result<Option<Rect>, ReadError> {
+        merge::bounds(&self.state_to_read(feature_type)?, &self.delegate).await
+    }
+
+    /// Writes, all or nothing. When it returns the changes are durable and, if `Written::applied`, visible here.
+    pub async fn write(&self, transaction: Transaction) -> Result<Written, WriteError> {
+        let resolved = transaction::resolve(self, transaction).await?;
+        let log = self.log.clone();
+        let records = resolved.records;
+        let offsets = if records.is_empty() {
+            Vec::new()
+        } else {
+            // A client that goes away must not break off an append.
+            let appended = uncancelled(async move { log.append(records).await }).await;
+            appended.unwrap_or_else(|| Err(LogError::OutcomeUnknown("the append was broken off".into())))?
+        };
+        let mut written = Written { ids: resolved.ids, position: Position::default(), applied: true };
+        let deadline = Instant::now() + self.settings.apply_wait;
+        for (state, ends) in transaction::ends(&resolved.places, &offsets) {
+            written.position.merge(&state.position_of(&ends));
+            written.applied &=
+                state.wait_until(deadline, |index| index.applied().iter().zip(&ends).all(|(a, e)| a >= e)).await;
+        }
+        Ok(written)
+    }
+
+    /// True when every type has caught up with what its log and its watermarks were at the start.
+    pub fn is_ready(&self) -> bool {
+        self.types.read().values().all(|t| t.is_ready())
+    }
+
+    pub fn status(&self) -> Vec<PartitionStatus> {
+        let now_ms = self.clock.now_ms();
+        self.types.read().values().flat_map(|t| t.status(now_ms)).collect()
+    }
+
+    pub fn delegate_kind(&self) -> &'static str {
+        self.delegate.kind()
+    }
+
+    /// Ends the background work in order; what is in the log is safe.
+    pub async fn shutdown(&self) {
+        self.tasks.shutdown().await;
+        let types: Vec<_> = self.types.read().values().cloned().collect();
+        for t in types {
+            t.tasks.shutdown().await;
+        }
+    }
+
+    /// Ends everything at once, as a crash would.
+    pub fn abort(&self) {
+        self.tasks.abort();
+        self.types.read().values().for_each(|t| t.tasks.abort());
+    }
+
+    fn state(&self, name: &str) -> Option<Arc<TypeState>> {
+        self.types.read().get(name).cloned()
+    }
+
+    fn state_to_read(&self, name: &str) -> Result<Arc<TypeState>, ReadError> {
+        self.state(name).ok_or_else(|| ReadError::UnknownType(name.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("types", &self.types.read().keys()).finish()
+    }
+}
+
+impl From<LogError> for WriteError {
+    fn from(e: LogError) -> Self {
+        match e {
+            LogError::OutcomeUnknown(what) => WriteError::OutcomeUnknown(what),
+            LogError::TooLarge { .. } => WriteError::TooLarge(e.to_string()),
+            LogError::Unavailable(_) | LogError::NotFound(_) | LogError::Mismatch { .. } => {
+                WriteError::Unavailable(e.to_string())
+            }
+        }
+    }
+}

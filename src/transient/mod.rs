@@ -304,9 +304,10 @@ impl TransientIndex {
         }
     }
 
-    /// Every id that is here, tombstones included.
-    pub fn ids(&self) -> Vec<FeatureId> {
-        self.by_id.keys().cloned().collect()
+    /// Every id that is hidden from that reader, tombstones included.
+    pub fn hidden_from(&self, reader: &ReaderTicket) -> Vec<FeatureId> {
+        let here = self.slots.iter().flatten().filter(|e| e.entered <= reader.step()).map(|e| e.id.clone());
+        here.chain(self.readers.evicted_from(reader)).collect()
     }
 
     /// What matches, in no particular order. Uses the best index that the filter allows.

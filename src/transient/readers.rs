@@ -74,4 +74,9 @@ impl Readers {
     pub fn was_evicted_from(&self, reader: &ReaderTicket, id: &str) -> bool {
         self.ghosts.get(id).is_some_and(|all| all.iter().any(|g| g.entered <= reader.step && reader.step < g.left))
     }
+
+    /// What has left since that reader began. An id may come again that is in the index too.
+    pub fn evicted_from<'a>(&'a self, reader: &'a ReaderTicket) -> impl Iterator<Item = FeatureId> + 'a {
+        self.ghosts.keys().filter(|id| self.was_evicted_from(reader, id)).cloned()
+    }
 }

@@ -1,0 +1,228 @@
+//! Which feature types there are: kept in the delegate, followed by every instance, and for each of them the tasks that keep
+//! its index and sweep it.
+
+use std::sync::Arc;
+
+use super::state::TypeState;
+use super::sweeper::Sweeper;
+use super::{Store, tailer};
+use crate::coordination::Lease;
+use crate::delegate::DelegateError;
+use crate::log::LogError;
+use crate::model::{FeatureType, PartitionId, SchemaError};
+use crate::store::CatalogueError;
+
+/// What this instance has seen of the catalogue.
+#[derive(Debug, Default)]
+pub struct Seen {
+    revision: Option<u64>,
+}
+
+impl From<DelegateError> for CatalogueError {
+    fn from(e: DelegateError) -> Self {
+        match e {
+            DelegateError::Exists(name) => CatalogueError::Exists(name),
+            DelegateError::NotFound(name) => CatalogueError::UnknownType(name),
+            DelegateError::Mismatch(what) => CatalogueError::Invalid(SchemaError::new("delegate", what)),
+            DelegateError::Unavailable(why) => CatalogueError::Unavailable(why),
+        }
+    }
+}
+
+impl From<LogError> for CatalogueError {
+    fn from(e: LogError) -> Self {
+        CatalogueError::Unavailable(e.to_string())
+    }
+}
+
+impl Store {
+    /// Creates a feature type; other instances take it up within their catalogue interval.
+    pub async fn create_feature_type(&self, mut feature_type: FeatureType) -> Result<Arc<FeatureType>, CatalogueError> {
+        feature_type.check_declaration()?;
+        feature_type.incarnation = new_incarnation();
+        feature_type.schema_version = 1;
+        let name = feature_type.name.clone();
+        if self.state(&name).is_some() {
+            return Err(CatalogueError::Exists(name));
+        }
+        // The log first: a type of the catalogue always has its log, and a log that no type knows harms nobody.
+        self.log.create(&feature_type.log_name(), feature_type.partitions).await?;
+        if let Err(e) = self.delegate.create(&feature_type).await {
+            if let Err(left) = self.log.remove(&feature_type.log_name()).await {
+                tracing::warn!(log = feature_type.log_name(), error = %left, "a log without a type was left behind");
+            }
+            return Err(e.into());
+        }
+        self.refresh_catalogue().await?;
+        self.feature_type(&name).ok_or(CatalogueError::UnknownType(name))
+    }
+
+    /// Takes a feature type out of the catalogue. Its table stays, unless `purge`.
+    pub async fn remove_feature_type(&self, name: &str, purge: bool) -> Result<(), CatalogueError> {
+        let state = self.state(name).ok_or_else(|| CatalogueError::UnknownType(name.to_owned()))?;
+        self.delegate.remove(name, purge).await?;
+        self.refresh_catalogue().await?;
+        self.log.remove(&state.log_name).await?;
+        Ok(())
+    }
+
+    /// A type of the settings: made when the catalogue has none of that name; one that differs is an error that says where.
+    pub(super) async fn declare(&self, declared: FeatureType) -> Result<(), CatalogueError> {
+        let known = match self.feature_type(&declared.name) {
+            Some(known) => known,
+            None => match self.create_feature_type(declared.clone()).await {
+                // Another instance was faster.
+                Err(CatalogueError::Exists(name)) => {
+                    self.refresh_catalogue().await?;
+                    self.feature_type(&name).ok_or(CatalogueError::Exists(name))?
+                }
+                made => made?,
+            },
+        };
+        match difference(&declared, &known) {
+            None => Ok(()),
+            Some(what) => {
+                let what =
+                    format!("feature type '{}' is declared otherwise than in the catalogue: {what}", declared.name);
+                Err(SchemaError::new(declared.name, what).into())
+            }
+        }
+    }
+
+    /// Looks at the catalogue now and then.
+    pub(super) fn watch_catalogue(self: &Arc<Self>) {
+        let (store, interval) = (Arc::downgrade(self), self.settings.catalogue_interval);
+        let look = move || {
+            let store = store.clone();
+            async move {
+                tokio::time::sleep(interval).await;
+                match store.upgrade() {
+                    Some(store) => store.refresh_catalogue().await,
+                    None => Ok(()),
+                }
+            }
+        };
+        self.tasks.supervise(look, |e: &CatalogueError| tracing::warn!(error = %e, "the catalogue could not be read"));
+    }
+
+    /// Takes up types that are new and lets go of those that are gone.
+    pub(super) async fn refresh_catalogue(&self) -> Result<(), CatalogueError> {
+        let mut seen = self.catalogue.lock().await;
+        let (revision, types) = self.delegate.catalogue().await?;
+        if seen.revision == Some(revision) {
+            return Ok(());
+        }
+        let gone: Vec<Arc<TypeState>> = {
+            let mut known = self.types.write();
+            let is_gone = |state: &TypeState| !types.iter().any(|t| t.incarnation == state.feature_type.incarnation);
+            let names: Vec<String> = known.iter().filter(|(_, s)| is_gone(s)).map(|(n, _)| n.clone()).collect();
+            names.iter().filter_map(|n| known.remove(n)).collect()
+        };
+        for state in gone {
+            state.tasks.shutdown().await;
+        }
+        for feature_type in types {
+            if self.state(&feature_type.name).is_none() {
+                let state = self.take_up(feature_type).await?;
+                self.types.write().insert(state.feature_type.name.clone(), state);
+            }
+        }
+        seen.revision = Some(revision);
+        Ok(())
+    }
+
+    /// Begins to tail and to sweep a type, from its watermarks. A log that does not go with them is a loss: said loudly,
+    /// never repaired silently.
+    async fn take_up(&self, feature_type: FeatureType) -> Result<Arc<TypeState>, CatalogueError> {
+        let feature_type = Arc::new(feature_type);
+        let log_name = feature_type.log_name();
+        let watermarks = self.delegate.watermarks(&feature_type).await?;
+        let mut starts = Vec::with_capacity(watermarks.len());
+        for (partition, watermark) in watermarks.into_iter().enumerate() {
+            let range = self.log.range(&log_name, partition as PartitionId).await?;
+            if watermark.durable_through < range.start || watermark.durable_through > range.end {
+                let what = format!(
+                    "the log of '{}', partition {partition}, has offsets {}..{}, but the long-term store goes on at {}",
+                    feature_type.name, range.start, range.end, watermark.durable_through
+                );
+                tracing::error!("{what}");
+                return Err(CatalogueError::Unavailable(what));
+            }
+            starts.push((watermark, range.end));
+        }
+        let state = Arc::new(TypeState::new(feature_type, &starts));
+        for partition in state.partition_ids() {
+            self.tail(&state, partition);
+            self.sweep(&state, partition);
+        }
+        Ok(state)
+    }
+
+    fn tail(&self, state: &Arc<TypeState>, partition: PartitionId) {
+        let (tailed, log, delegate) = (state.clone(), self.log.clone(), self.delegate.clone());
+        let step = move || {
+            let (state, log, delegate) = (tailed.clone(), log.clone(), delegate.clone());
+            async move { tailer::run(&state, partition, &log, &delegate).await }
+        };
+        state.tasks.supervise(step, failure(state, partition, "tailing"));
+    }
+
+    fn sweep(&self, state: &Arc<TypeState>, partition: PartitionId) {
+        let sweeper = Arc::new(Sweeper {
+            state: state.clone(),
+            partition,
+            log: self.log.clone(),
+            delegate: self.delegate.clone(),
+            coordinator: self.coordinator.clone(),
+            clock: self.clock.clone(),
+            batch: self.settings.sweep_batch,
+        });
+        let lease: Arc<tokio::sync::Mutex<Option<Box<dyn Lease>>>> = Arc::default();
+        let interval = self.settings.sweep_interval;
+        let step = move || {
+            let (sweeper, lease) = (sweeper.clone(), lease.clone());
+            async move {
+                tokio::time::sleep(interval).await;
+                let outcome = sweeper.turn(&mut *lease.lock().await).await;
+                if outcome.is_err() {
+                    sweeper.state.partition(partition).persist_failures += 1;
+                }
+                outcome
+            }
+        };
+        state.tasks.supervise(step, failure(state, partition, "sweeping"));
+    }
+}
+
+/// Keeps the last error where `/admin/status` shows it, and logs it once.
+fn failure<E: std::fmt::Display>(
+    state: &Arc<TypeState>,
+    partition: PartitionId,
+    what: &'static str,
+) -> impl Fn(&E) + Send + Sync + use<E> {
+    let weak = Arc::downgrade(state);
+    move |e: &E| {
+        if let Some(state) = weak.upgrade() {
+            tracing::warn!(feature_type = %state.feature_type.name, partition, error = %e, "{what} failed, will be tried again");
+            state.partition(partition).last_error = Some(format!("{what}: {e}"));
+        }
+    }
+}
+
+/// Eight letters and digits of a random UUID.
+fn new_incarnation() -> String {
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    id[id.len() - 8..].to_owned()
+}
+
+/// The first setting in which a declaration differs from what the catalogue has.
+fn difference(declared: &FeatureType, known: &FeatureType) -> Option<String> {
+    let as_declared = FeatureType { incarnation: String::new(), schema_version: 0, ..known.clone() };
+    let (a, b) = (serde_json::to_value(declared).ok()?, serde_json::to_value(as_declared).ok()?);
+    let (a, b) = (a.as_object()?, b.as_object()?);
+    let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    keys.into_iter().find(|k| a.get(*k) != b.get(*k)).map(|k| {
+        let show = |v: Option<&serde_json::Value>| v.map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        format!("{k} is {} here and {} there", show(a.get(k)), show(b.get(k)))
+    })
+}

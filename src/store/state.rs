@@ -1,0 +1,140 @@
+//! One feature type as this instance has it: its index, how far it has come, and whether it may be asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::api::{PartitionStatus, ReadError};
+use crate::model::{FeatureType, Offset, PartitionId, Persisted, Position, Watermark};
+use crate::task::Tasks;
+use crate::transient::TransientIndex;
+
+pub struct TypeState {
+    pub feature_type: Arc<FeatureType>,
+    pub log_name: Arc<str>,
+    pub index: RwLock<TransientIndex>,
+    pub partitions: Vec<Mutex<PartitionState>>,
+    /// Bumped whenever the index has moved.
+    progress: watch::Sender<u64>,
+    pub tasks: Tasks,
+}
+
+/// What is known of a partition besides its index.
+#[derive(Clone, Debug, Default)]
+pub struct PartitionState {
+    /// Nothing is served before the index is here: the watermark's `as_of` and the log's end as of the start.
+    pub ready_at: Offset,
+    /// As far as this instance knows.
+    pub watermark: Watermark,
+    /// The last marker that the log has shown.
+    pub marker: Persisted,
+    pub end: Offset,
+    /// The running maximum of the log's append times.
+    pub time_ms: i64,
+    pub owner: bool,
+    pub poison: u64,
+    pub swept_features: u64,
+    pub persist_failures: u64,
+    pub last_error: Option<String>,
+}
+
+impl TypeState {
+    /// `starts`: each partition's watermark, and the log's end as of now.
+    pub fn new(feature_type: Arc<FeatureType>, starts: &[(Watermark, Offset)]) -> TypeState {
+        let offsets: Vec<Offset> = starts.iter().map(|(w, _)| w.durable_through).collect();
+        let partitions = starts
+            .iter()
+            .map(|(watermark, end)| {
+                let ready_at = watermark.as_of.max(*end);
+                Mutex::new(PartitionState { ready_at, watermark: *watermark, end: *end, ..PartitionState::default() })
+            })
+            .collect();
+        TypeState {
+            log_name: feature_type.log_name().into(),
+            index: RwLock::new(TransientIndex::new(&feature_type, &offsets)),
+            feature_type,
+            partitions,
+            progress: watch::Sender::new(0),
+            tasks: Tasks::default(),
+        }
+    }
+
+    pub fn partition(&self, partition: PartitionId) -> parking_lot::MutexGuard<'_, PartitionState> {
+        self.partitions[partition as usize].lock()
+    }
+
+    pub fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        0..self.partitions.len() as PartitionId
+    }
+
+    pub fn is_ready(&self) -> bool {
+        let applied = self.index.read().applied();
+        applied.iter().zip(&self.partitions).all(|(a, p)| *a >= p.lock().ready_at)
+    }
+
+    /// Tells those who wait that the index has moved.
+    pub fn moved(&self) {
+        self.progress.send_modify(|n| *n += 1);
+    }
+
+    /// Waits until `reached` holds of the index; false when the time is over.
+    pub async fn wait_until(&self, deadline: Instant, reached: impl Fn(&TransientIndex) -> bool) -> bool {
+        let mut progress = self.progress.subscribe();
+        loop {
+            progress.mark_unchanged();
+            if reached(&self.index.read()) {
+                return true;
+            }
+            match tokio::time::timeout_at(deadline, progress.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return reached(&self.index.read()),
+            }
+        }
+    }
+
+    /// Waits until this instance may answer, and has come to the position that is asked for.
+    pub async fn wait_for_position(&self, at_least: &Position, wait: Duration) -> Result<(), ReadError> {
+        let ft = &self.feature_type;
+        let asked = at_least.offsets(&ft.name, &ft.incarnation)?.unwrap_or(&[]).to_vec();
+        let reached = |index: &TransientIndex| index.applied().iter().zip(&asked).all(|(have, want)| have >= want);
+        if !self.wait_until(Instant::now() + wait, reached).await {
+            return Err(ReadError::Behind);
+        }
+        if self.is_ready() {
+            Ok(())
+        } else {
+            Err(ReadError::Unavailable("this instance is catching up with the log".into()))
+        }
+    }
+
+    pub fn position_of(&self, offsets: &[Offset]) -> Position {
+        let mut position = Position::default();
+        position.raise(&self.feature_type.name, &self.feature_type.incarnation, offsets);
+        position
+    }
+
+    pub fn status(&self, now_ms: i64) -> Vec<PartitionStatus> {
+        let index = self.index.read();
+        let per_partition = |p: PartitionId| {
+            let state = self.partition(p);
+            let applied = index.applied_of(p);
+            PartitionStatus {
+                feature_type: self.feature_type.name.clone(),
+                partition: p,
+                ready: applied >= state.ready_at,
+                applied,
+                end: state.end.max(applied),
+                durable_through: state.watermark.durable_through,
+                owner: state.owner,
+                // The index is one for all partitions of a type; told once.
+                index_features: if p == 0 { index.len() as u64 } else { 0 },
+                oldest_unpersisted_ms: index.oldest_dirty_ms(p).map_or(0, |t| (now_ms - t).max(0)),
+                last_error: state.last_error.clone(),
+            }
+        };
+        self.partition_ids().map(per_partition).collect()
+    }
+}

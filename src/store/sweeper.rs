@@ -1,0 +1,165 @@
+//! Persists what has aged, one partition at a time: look, own, persist, and only then say so in the log.
+//!
+//! Safety rests on the delegate's compare-and-set alone: a sweeper that was paused for a minute and wakes up writes nothing.
+//! A failure anywhere leaves all tiers as they were, and the next turn does it again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::state::TypeState;
+use crate::clock::Clock;
+use crate::coordination::{CoordinationError, Coordinator, Lease};
+use crate::delegate::{Delegate, DelegateError, PersistBatch, PersistEntry, Persisting};
+use crate::format::record;
+use crate::log::{FeatureLog, LogError, NewRecord};
+use crate::model::{Expiry, FeatureId, PartitionId, Persisted, Record, Watermark};
+use crate::transient::{AgeLimits, Aged};
+
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    #[error(transparent)]
+    Delegate(#[from] DelegateError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Coordination(#[from] CoordinationError),
+}
+
+/// How long to wait for one's own marker before looking again.
+const MARKER_WAIT: Duration = Duration::from_secs(5);
+
+pub struct Sweeper {
+    pub state: Arc<TypeState>,
+    pub partition: PartitionId,
+    pub log: Arc<dyn FeatureLog>,
+    pub delegate: Arc<dyn Delegate>,
+    pub coordinator: Arc<dyn Coordinator>,
+    pub clock: Arc<dyn Clock>,
+    pub batch: usize,
+}
+
+impl Sweeper {
+    /// One turn under the lease, as long as there is something to do.
+    pub async fn turn(&self, lease: &mut Option<Box<dyn Lease>>) -> Result<(), SweepError> {
+        if lease.as_ref().is_some_and(|l| !l.is_held())
+            && let Some(lost) = lease.take()
+        {
+            lost.release().await;
+        }
+        if lease.is_none() {
+            let ft = &self.state.feature_type;
+            *lease = self.coordinator.acquire(&format!("{}.{}", ft.log_name(), self.partition)).await?;
+        }
+        self.state.partition(self.partition).owner = lease.is_some();
+        while lease.as_ref().is_some_and(|l| l.is_held()) && self.sweep().await? {}
+        Ok(())
+    }
+
+    /// Persists one batch; true when there may be more.
+    async fn sweep(&self) -> Result<bool, SweepError> {
+        let ft = &self.state.feature_type;
+        if !self.state.is_ready() {
+            return Ok(false);
+        }
+        let expected = self.delegate.watermarks(ft).await?[self.partition as usize];
+        self.state.partition(self.partition).watermark = expected;
+        if !self.marker_is_in_the_log(expected).await? {
+            return Ok(false);
+        }
+        let (aged, next) = {
+            let index = self.state.index.read();
+            let as_of = index.applied_of(self.partition);
+            if as_of < expected.as_of || as_of < expected.durable_through {
+                return Ok(false);
+            }
+            let Some(aged) = index.aged(self.partition, self.limits()) else { return Ok(false) };
+            let next = Watermark {
+                durable_through: aged.durable_through,
+                evict_through: aged.evict_through.max(expected.evict_through),
+                as_of,
+            };
+            (aged, next)
+        };
+        if next.durable_through <= expected.durable_through {
+            return Ok(false);
+        }
+        self.persist(aged, expected, next).await
+    }
+
+    async fn persist(&self, aged: Aged, expected: Watermark, next: Watermark) -> Result<bool, SweepError> {
+        let more = aged.entries.len() >= self.batch;
+        let entries: Vec<PersistEntry> = if self.state.feature_type.persist {
+            aged.entries
+                .into_iter()
+                .map(|e| PersistEntry { id: e.id, feature: e.feature, version: e.version })
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let features = entries.len();
+        let batch = PersistBatch { partition: self.partition, expected, next, entries, forget_deleted_before: 0 };
+        let refused = match self.delegate.persist(&self.state.feature_type, batch).await? {
+            Persisting::Conflict(now) => {
+                // Somebody else was faster: nothing was written.
+                self.state.partition(self.partition).watermark = now;
+                return Ok(false);
+            }
+            Persisting::Committed { refused } => refused,
+        };
+        {
+            let mut partition = self.state.partition(self.partition);
+            partition.watermark = next;
+            partition.swept_features += features as u64;
+        }
+        for (id, why) in &refused {
+            tracing::error!(feature_type = %self.state.feature_type.name, %id, %why, "the long-term store refused a feature; it stays in the index");
+        }
+        let except = refused.into_iter().map(|(id, _)| id).collect();
+        self.append_marker(next, except).await?;
+        Ok(more)
+    }
+
+    /// After a crash between the delegate's commit and the marker, the watermark is ahead of the log's last marker: the next
+    /// owner appends it.
+    async fn marker_is_in_the_log(&self, watermark: Watermark) -> Result<bool, SweepError> {
+        let marker = self.state.partition(self.partition).marker.clone();
+        let ahead =
+            watermark.durable_through > marker.durable_through || watermark.evict_through > marker.evict_through;
+        if ahead && self.state.index.read().applied_of(self.partition) >= watermark.as_of {
+            self.append_marker(watermark, Vec::new()).await?;
+        }
+        Ok(!ahead)
+    }
+
+    async fn append_marker(&self, watermark: Watermark, except: Vec<FeatureId>) -> Result<(), SweepError> {
+        let marker =
+            Persisted { durable_through: watermark.durable_through, evict_through: watermark.evict_through, except };
+        let record = NewRecord {
+            log: self.state.log_name.clone(),
+            partition: self.partition,
+            key: Bytes::new(),
+            value: record::encode(&Record::Persisted(marker), self.state.feature_type.schema_version),
+        };
+        let offsets = self.log.append(vec![record]).await?;
+        let end = offsets[0] + 1;
+        let partition = self.partition;
+        self.state.wait_until(Instant::now() + MARKER_WAIT, |index| index.applied_of(partition) >= end).await;
+        Ok(())
+    }
+
+    fn limits(&self) -> AgeLimits {
+        let now_ms = self.clock.now_ms();
+        let before = |age: Duration| now_ms - age.as_millis() as i64;
+        AgeLimits {
+            expired_before_ms: match self.state.feature_type.expiry {
+                Expiry::After(age) => Some(before(age)),
+                Expiry::Never => None,
+            },
+            dirty_before_ms: before(self.state.feature_type.max_dirty),
+            batch: self.batch,
+        }
+    }
+}

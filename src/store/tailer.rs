@@ -1,0 +1,184 @@
+//! Reads a partition of a log and applies it to the index. What a record means is decided by the index; what a base is, by
+//! the delegate; this only brings them together, in the log's order.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::state::TypeState;
+use crate::delegate::{Base, Delegate, DelegateError};
+use crate::format::record::{self, RecordError};
+use crate::log::{Batch, FeatureLog, LogError, LogRecord};
+use crate::model::{Change, FeatureId, Offset, PartitionId, Record};
+use crate::transient::{Known, Step};
+
+#[derive(Debug, thiserror::Error)]
+pub enum TailError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Delegate(#[from] DelegateError),
+    /// Written by a later program. Skipping it would lose changes.
+    #[error("offset {offset}: a record of version {version}, which this program does not know: upgrade it")]
+    Newer { offset: Offset, version: u8 },
+    /// Written under a schema that this instance has not seen yet; the catalogue will bring it.
+    #[error("offset {offset}: a record under schema version {version}, this instance has {known}")]
+    NewerSchema { offset: Offset, version: u32, known: u32 },
+}
+
+/// Changes are applied under the index's lock, about so many at once, so that readers get their turn.
+const CHANGES_PER_STEP: usize = 1024;
+
+/// Tails a partition from where the index stands, until something fails.
+pub async fn run(
+    state: &Arc<TypeState>,
+    partition: PartitionId,
+    log: &Arc<dyn FeatureLog>,
+    delegate: &Arc<dyn Delegate>,
+) -> Result<(), TailError> {
+    let from = state.index.read().applied_of(partition);
+    let mut tail = log.tail(&state.log_name, partition, from).await?;
+    let mut tailer = Tailer { state, partition, delegate, run: Vec::new() };
+    loop {
+        let batch = tail.next().await?;
+        tailer.apply(batch).await?;
+        state.partition(partition).last_error = None;
+    }
+}
+
+struct Tailer<'a> {
+    state: &'a Arc<TypeState>,
+    partition: PartitionId,
+    delegate: &'a Arc<dyn Delegate>,
+    /// The parts of a run whose last one has not come yet. They were appended together, so it does come; what stands between
+    /// them waits with them.
+    run: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    step: Step,
+    record: Record,
+}
+
+impl Tailer<'_> {
+    async fn apply(&mut self, batch: Batch) -> Result<(), TailError> {
+        let mut ready: Vec<Waiting> = Vec::new();
+        for log_record in &batch.records {
+            let Some(waiting) = self.decode(log_record)? else { continue };
+            self.gather(waiting, &mut ready);
+        }
+        let mut steps = ready.into_iter().peekable();
+        while let Some(first) = steps.next() {
+            match first.record {
+                Record::Persisted(marker) => {
+                    self.state.index.write().apply_persisted(self.partition, first.step.offset, &marker);
+                    let mut partition = self.state.partition(self.partition);
+                    partition.marker = marker;
+                }
+                Record::Changes { changes, .. } => {
+                    let mut group = vec![(first.step, changes)];
+                    let mut size = group[0].1.len();
+                    while size < CHANGES_PER_STEP
+                        && let Some(next) = steps.next_if(|w| matches!(w.record, Record::Changes { .. }))
+                    {
+                        if let Record::Changes { changes, .. } = next.record {
+                            size += changes.len();
+                            group.push((next.step, changes));
+                        }
+                    }
+                    self.apply_changes(&group).await?;
+                }
+            }
+            self.state.moved();
+        }
+        if self.run.is_empty() {
+            self.state.index.write().advance(self.partition, batch.next);
+        }
+        let mut partition = self.state.partition(self.partition);
+        partition.end = partition.end.max(batch.next);
+        drop(partition);
+        self.state.moved();
+        Ok(())
+    }
+
+    /// Loads the bases that these changes build on, once for all of them, and applies them.
+    async fn apply_changes(&self, group: &[(Step, Vec<Change>)]) -> Result<(), TailError> {
+        let needed = self.state.index.read().bases_needed(group.iter().flat_map(|(_, changes)| changes));
+        let bases = self.load(&needed).await?;
+        let mut index = self.state.index.write();
+        for (step, changes) in group {
+            index.apply(*step, changes, &bases);
+        }
+        Ok(())
+    }
+
+    async fn load(&self, ids: &[FeatureId]) -> Result<FxHashMap<FeatureId, Known>, TailError> {
+        if ids.is_empty() || !self.state.feature_type.persist {
+            return Ok(FxHashMap::default());
+        }
+        let loaded = self.delegate.load(&self.state.feature_type, ids).await?;
+        let mut index = self.state.index.write();
+        for (partition, watermark) in loaded.watermarks.iter().enumerate() {
+            index.serve_from(partition as PartitionId, watermark.as_of);
+        }
+        let known = loaded.bases.into_iter().map(|base| match base {
+            Some(Base::Row(row)) => Known::Row(row.feature, row.version),
+            Some(Base::Deleted(version)) => Known::Deleted(version),
+            None => Known::Nothing,
+        });
+        Ok(ids.iter().cloned().zip(known).collect())
+    }
+
+    /// Holds back the parts of a run, and whatever comes between them, until it is whole.
+    fn gather(&mut self, waiting: Waiting, ready: &mut Vec<Waiting>) {
+        let is_part = |w: &Waiting| matches!(&w.record, Record::Changes { run, .. } if !run.is_last());
+        if self.run.is_empty() && !is_part(&waiting) {
+            ready.push(waiting);
+            return;
+        }
+        let ends_run = matches!(&waiting.record, Record::Changes { run, .. } if run.of > 1 && run.is_last());
+        self.run.push(waiting);
+        if ends_run {
+            ready.extend(join_run(std::mem::take(&mut self.run)));
+        }
+    }
+
+    fn decode(&self, r: &LogRecord) -> Result<Option<Waiting>, TailError> {
+        let mut partition = self.state.partition(self.partition);
+        partition.time_ms = partition.time_ms.max(r.append_time_ms);
+        let step = Step { partition: self.partition, offset: r.offset, time_ms: partition.time_ms };
+        match record::decode(r.key.as_deref(), r.value.as_deref(), &self.state.feature_type) {
+            Ok(record) => Ok(Some(Waiting { step, record })),
+            Err(RecordError::Newer { version }) => Err(TailError::Newer { offset: r.offset, version }),
+            Err(RecordError::NewerSchema { version, known }) => {
+                Err(TailError::NewerSchema { offset: r.offset, version, known })
+            }
+            Err(RecordError::Poison(why)) => {
+                partition.poison += 1;
+                tracing::warn!(feature_type = %self.state.feature_type.name, partition = self.partition, offset = r.offset, %why, "a record that cannot be read was skipped");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// A run becomes one step at its last part; what stood between its parts comes first.
+fn join_run(parts: Vec<Waiting>) -> Vec<Waiting> {
+    let mut between = Vec::new();
+    let mut whole: Vec<Change> = Vec::new();
+    let mut last = None;
+    for Waiting { step, record } in parts {
+        match record {
+            Record::Changes { run, changes } if run.of > 1 => {
+                whole.extend(changes);
+                last = Some((step, run));
+            }
+            record => between.push(Waiting { step, record }),
+        }
+    }
+    if let Some((step, run)) = last {
+        between.push(Waiting { step, record: Record::Changes { run, changes: whole } });
+    }
+    between
+}

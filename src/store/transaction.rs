@@ -1,0 +1,253 @@
+//! From actions to changes in the log: schema, ids and filters are resolved first, all of them; only then is anything
+//! appended, and that all or nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::api::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError};
+use super::state::TypeState;
+use super::{Store, merge};
+use crate::format::record;
+use crate::log::NewRecord;
+use crate::model::{Change, Feature, FeatureId, Offset, PartitionId, Patch, Position, SchemaError, partition_of};
+use crate::query::{Filter, Query, evaluate};
+
+/// Everything that a transaction will append, and what it will answer.
+pub(super) struct Resolved {
+    pub ids: Vec<Vec<FeatureId>>,
+    pub records: Vec<NewRecord>,
+    /// The type and partition of each record.
+    pub places: Vec<(Arc<TypeState>, PartitionId)>,
+}
+
+pub(super) async fn resolve(store: &Store, transaction: Transaction) -> Result<Resolved, WriteError> {
+    let mut resolver = Resolver {
+        store,
+        at_least: transaction.at_least,
+        types: BTreeMap::new(),
+        overlays: transaction.actions.len() > 1 && transaction.actions.iter().any(needs_look_up),
+    };
+    resolver.prefetch(&transaction.actions).await?;
+    let mut ids = Vec::with_capacity(transaction.actions.len());
+    for (n, action) in transaction.actions.into_iter().enumerate() {
+        ids.push(resolver.action(n, action).await?);
+    }
+    resolver.finish(ids)
+}
+
+struct Resolver<'a> {
+    store: &'a Store,
+    at_least: Position,
+    types: BTreeMap<String, TypeWork>,
+    /// Later actions must see what earlier ones did.
+    overlays: bool,
+}
+
+/// What a transaction does to one feature type.
+struct TypeWork {
+    state: Arc<TypeState>,
+    changes: Vec<Change>,
+    /// Features that were asked by id, as they stood before this transaction; ids asked and not found are in `asked` alone.
+    known: FxHashMap<FeatureId, Arc<Feature>>,
+    asked: FxHashSet<FeatureId>,
+    /// What this transaction has made of features so far; `None`: deleted.
+    overlay: FxHashMap<FeatureId, Option<Arc<Feature>>>,
+}
+
+fn needs_look_up(action: &Action) -> bool {
+    !matches!(action.kind, ActionKind::Insert { existing: Existing::Replace, .. })
+}
+
+impl Resolver<'_> {
+    /// Asks once for all features that the actions name by id.
+    async fn prefetch(&mut self, actions: &[Action]) -> Result<(), WriteError> {
+        let mut wanted: BTreeMap<&str, FxHashSet<FeatureId>> = BTreeMap::new();
+        for action in actions {
+            let ids = wanted.entry(&action.feature_type).or_default();
+            match &action.kind {
+                ActionKind::Insert { features, existing: Existing::Refuse } => {
+                    ids.extend(features.iter().map(|f| f.id.clone()));
+                }
+                ActionKind::Insert { .. } => {}
+                ActionKind::Update { filter, .. }
+                | ActionKind::Replace { filter, .. }
+                | ActionKind::Delete { filter } => {
+                    if let Filter::Ids(set) = filter {
+                        ids.extend(set.list.iter().cloned());
+                    }
+                }
+            }
+        }
+        for (name, ids) in wanted {
+            let state = self.store.state(name).ok_or_else(|| WriteError::UnknownType(name.to_owned()))?;
+            let mut work = TypeWork {
+                state,
+                changes: Vec::new(),
+                known: FxHashMap::default(),
+                asked: FxHashSet::default(),
+                overlay: FxHashMap::default(),
+            };
+            if !ids.is_empty() {
+                let found = self.read(&work.state, Filter::ids(ids.iter().cloned())).await?;
+                work.known = found.into_iter().map(|f| (f.id.clone(), f)).collect();
+                work.asked = ids;
+            }
+            self.types.insert(name.to_owned(), work);
+        }
+        Ok(())
+    }
+
+    async fn read(&self, state: &Arc<TypeState>, filter: Filter) -> Result<Vec<Arc<Feature>>, WriteError> {
+        let query = Query { filter, any_order: true, at_least: self.at_least.clone(), ..Query::default() };
+        let mut reading =
+            merge::read(state.clone(), &self.store.delegate, query, self.store.settings.read_wait).await?;
+        let mut features = Vec::new();
+        while let Some(item) = reading.items.next().await {
+            features.push(item?.feature);
+        }
+        Ok(features)
+    }
+
+    /// The features that match, with the effect of the actions before.
+    async fn matching(&self, feature_type: &str, filter: &Filter) -> Result<Vec<Arc<Feature>>, WriteError> {
+        let Some(work) = self.types.get(feature_type) else { return Err(WriteError::UnknownType(feature_type.into())) };
+        if let Filter::Ids(set) = filter {
+            let now = |id| work.overlay.get(id).cloned().unwrap_or_else(|| work.known.get(id).cloned());
+            return Ok(set.list.iter().filter_map(now).collect());
+        }
+        let mut found = self.read(&work.state, filter.clone()).await?;
+        found.retain(|f| !work.overlay.contains_key(&f.id));
+        found.extend(work.overlay.values().flatten().filter(|f| evaluate::matches(filter, f)).cloned());
+        found.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        Ok(found)
+    }
+
+    async fn action(&mut self, n: usize, action: Action) -> Result<Vec<FeatureId>, WriteError> {
+        let invalid = |error: SchemaError| WriteError::Invalid { action: n, error };
+        let name = action.feature_type;
+        let matching = match &action.kind {
+            ActionKind::Insert { .. } => Vec::new(),
+            ActionKind::Update { filter, .. } | ActionKind::Replace { filter, .. } | ActionKind::Delete { filter } => {
+                self.matching(&name, filter).await?
+            }
+        };
+        let Some(work) = self.types.get_mut(&name) else { return Err(WriteError::UnknownType(name)) };
+        let ft = work.state.feature_type.clone();
+        let ids = match action.kind {
+            ActionKind::Insert { features, existing } => {
+                let mut ids = Vec::with_capacity(features.len());
+                for mut feature in features {
+                    ft.check(&mut feature).map_err(invalid)?;
+                    if existing == Existing::Refuse && work.has(&feature.id) {
+                        return Err(WriteError::Exists { feature_type: name, id: feature.id });
+                    }
+                    ids.push(feature.id.clone());
+                    work.put(feature, self.overlays);
+                }
+                return Ok(ids);
+            }
+            ActionKind::Update { mut changes, .. } => {
+                check_changes(&ft, &mut changes).map_err(invalid)?;
+                for feature in &matching {
+                    work.patch(feature, &changes, self.overlays);
+                }
+                matching
+            }
+            ActionKind::Replace { feature, .. } => {
+                let mut whole = feature;
+                ft.check(&mut whole).map_err(invalid)?;
+                for old in &matching {
+                    work.put(Feature { id: old.id.clone(), ..whole.clone() }, self.overlays);
+                }
+                matching
+            }
+            ActionKind::Delete { .. } => {
+                for feature in &matching {
+                    work.changes.push(Change::Delete(feature.id.clone()));
+                    if self.overlays {
+                        work.overlay.insert(feature.id.clone(), None);
+                    }
+                }
+                matching
+            }
+        };
+        Ok(ids.into_iter().map(|f| f.id.clone()).collect())
+    }
+
+    fn finish(self, ids: Vec<Vec<FeatureId>>) -> Result<Resolved, WriteError> {
+        let mut resolved = Resolved { ids, records: Vec::new(), places: Vec::new() };
+        for work in self.types.into_values() {
+            let ft = &work.state.feature_type;
+            let mut by_partition: BTreeMap<PartitionId, Vec<Change>> = BTreeMap::new();
+            for change in work.changes {
+                by_partition.entry(partition_of(change.id(), ft.partitions)).or_default().push(change);
+            }
+            for (partition, changes) in by_partition {
+                // A single change bears its feature's id as the key, for other readers of the log.
+                let key = match changes.as_slice() {
+                    [one] => Bytes::copy_from_slice(one.id().as_bytes()),
+                    _ => Bytes::new(),
+                };
+                let records = record::split(changes, self.store.log.max_value_bytes())
+                    .map_err(|e| WriteError::TooLarge(e.to_string()))?;
+                for r in records {
+                    let value = record::encode(&r, ft.schema_version);
+                    let log = work.state.log_name.clone();
+                    resolved.records.push(NewRecord { log, partition, key: key.clone(), value });
+                    resolved.places.push((work.state.clone(), partition));
+                }
+            }
+        }
+        Ok(resolved)
+    }
+}
+
+impl TypeWork {
+    fn has(&self, id: &FeatureId) -> bool {
+        self.overlay.get(id).map_or_else(|| self.known.contains_key(id), Option::is_some)
+            || (!self.asked.contains(id) && self.known.contains_key(id))
+    }
+
+    fn put(&mut self, feature: Feature, overlay: bool) {
+        let feature = Arc::new(feature);
+        if overlay {
+            self.overlay.insert(feature.id.clone(), Some(feature.clone()));
+        }
+        self.changes.push(Change::Put(feature));
+    }
+
+    fn patch(&mut self, feature: &Arc<Feature>, changes: &FeatureChanges, overlay: bool) {
+        let patch = Patch {
+            id: feature.id.clone(),
+            geometry: changes.geometry.clone(),
+            properties: changes.properties.iter().map(|(slot, v)| (*slot as u16, v.clone())).collect(),
+        };
+        if overlay {
+            self.overlay.insert(feature.id.clone(), Some(Arc::new(patch.apply(feature))));
+        }
+        self.changes.push(Change::Patch(patch));
+    }
+}
+
+fn check_changes(ft: &crate::model::FeatureType, changes: &mut FeatureChanges) -> Result<(), SchemaError> {
+    if let Some(geometry) = &mut changes.geometry {
+        ft.check_geometry(geometry)?;
+    }
+    changes.properties.iter().try_for_each(|(slot, value)| ft.check_value(*slot, value))
+}
+
+/// The offsets that this instance must have applied for the records to be visible here.
+pub(super) fn ends(places: &[(Arc<TypeState>, PartitionId)], offsets: &[Offset]) -> Vec<(Arc<TypeState>, Vec<Offset>)> {
+    let mut ends: BTreeMap<Arc<str>, (Arc<TypeState>, Vec<Offset>)> = BTreeMap::new();
+    for ((state, partition), offset) in places.iter().zip(offsets) {
+        let (_, of_type) =
+            ends.entry(state.log_name.clone()).or_insert_with(|| (state.clone(), vec![0; state.partitions.len()]));
+        let end = &mut of_type[*partition as usize];
+        *end = (*end).max(offset + 1);
+    }
+    ends.into_values().collect()
+}
