@@ -8,6 +8,9 @@
 //! - A [`Snapshot`] is one moment: watermarks and rows belong together however long the scan takes.
 //! - A scan may deliver rows that do not match the filter (the caller evaluates it again) but never leaves one out.
 
+pub mod memory;
+pub mod sql;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -98,6 +101,30 @@ pub enum DelegateError {
     Mismatch(String),
 }
 
+impl DelegateError {
+    /// The caller's feature type is of another incarnation than the catalogue's: their offsets must not meet.
+    pub fn wrong_incarnation(asked: &FeatureType, have: &str) -> DelegateError {
+        DelegateError::Mismatch(format!(
+            "feature type '{}' is of incarnation '{have}' there, not '{}'",
+            asked.name, asked.incarnation
+        ))
+    }
+
+    pub fn no_partition(feature_type: &FeatureType, partition: PartitionId) -> DelegateError {
+        DelegateError::Mismatch(format!("feature type '{}' has no partition {partition}", feature_type.name))
+    }
+}
+
+/// True when a table made for `a` can be taken as it is for `b`.
+pub fn same_columns(a: &FeatureType, b: &FeatureType) -> bool {
+    a.geometry == b.geometry
+        && a.properties.len() == b.properties.len()
+        && a.properties
+            .iter()
+            .zip(&b.properties)
+            .all(|(p, q)| p.name == q.name && p.kind == q.kind && p.nullable == q.nullable)
+}
+
 #[async_trait]
 pub trait Delegate: Send + Sync + 'static {
     /// A short name for people: "PostGIS", "GeoPackage".
@@ -118,8 +145,9 @@ pub trait Delegate: Send + Sync + 'static {
     /// The watermark of each partition.
     async fn watermarks(&self, feature_type: &FeatureType) -> Result<Vec<Watermark>, DelegateError>;
 
-    /// Upserts only over an older version, deletes what is tombstoned and remembers its version, and moves the watermark:
-    /// in one transaction, and only if the watermark is the expected one.
+    /// Upserts, deletes what is tombstoned and remembers its version, never over a row or a memory of a newer version, and
+    /// moves the watermark: in one transaction, and only if the watermark is the expected one. An equal version is written
+    /// again: it is the same state, or a row with version 0 that another tool wrote, which is older than any record.
     async fn persist(&self, feature_type: &FeatureType, batch: PersistBatch) -> Result<Persisting, DelegateError>;
 
     /// What is known of these ids, and the watermarks of the same moment.

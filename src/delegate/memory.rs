@@ -1,0 +1,199 @@
+//! A delegate in memory, for simulations and tests: deterministic, exact, and gone with the process.
+//!
+//! It owns nothing but maps behind a mutex. Clones share them, so that several instances can stand on one store.
+//! A snapshot holds the maps as they were; the next [`Delegate::persist`] copies what a snapshot still holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use parking_lot::Mutex;
+
+use super::{
+    Base, Bases, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Row, Rows, Scan, Snapshot,
+    same_columns,
+};
+use crate::model::{FeatureId, FeatureType, Offset, PartitionId, Rect, Watermark};
+use crate::query::{Filter, compare, evaluate, is_after};
+
+const ROWS_PER_BATCH: usize = 256;
+
+#[derive(Clone, Default)]
+pub struct MemoryDelegate {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    revision: u64,
+    types: BTreeMap<String, Table>,
+    /// Tables whose type was removed without `purge`.
+    detached: BTreeMap<String, Table>,
+}
+
+#[derive(Clone)]
+struct Table {
+    feature_type: FeatureType,
+    watermarks: Vec<Watermark>,
+    rows: Arc<BTreeMap<FeatureId, Row>>,
+    deleted: BTreeMap<FeatureId, (PartitionId, Offset)>,
+}
+
+impl State {
+    fn table(&mut self, feature_type: &FeatureType) -> Result<&mut Table, DelegateError> {
+        let name = &feature_type.name;
+        let table = self.types.get_mut(name).ok_or_else(|| DelegateError::NotFound(name.clone()))?;
+        if table.feature_type.incarnation != feature_type.incarnation {
+            return Err(DelegateError::wrong_incarnation(feature_type, &table.feature_type.incarnation));
+        }
+        Ok(table)
+    }
+}
+
+impl Table {
+    fn new(feature_type: &FeatureType, rows: BTreeMap<FeatureId, Row>) -> Table {
+        Table {
+            feature_type: feature_type.clone(),
+            watermarks: vec![Watermark::default(); feature_type.partitions as usize],
+            rows: Arc::new(rows),
+            deleted: BTreeMap::new(),
+        }
+    }
+
+    fn upsert_or_delete(&mut self, partition: PartitionId, entry: PersistEntry) {
+        let row_version = self.rows.get(&entry.id).map(|r| r.version);
+        let deleted_version = self.deleted.get(&entry.id).map(|(_, version)| *version);
+        if row_version.max(deleted_version) > Some(entry.version) {
+            return;
+        }
+        let rows = Arc::make_mut(&mut self.rows);
+        match entry.feature {
+            Some(feature) => {
+                rows.insert(entry.id.clone(), Row { feature, version: entry.version });
+                self.deleted.remove(&entry.id);
+            }
+            None => {
+                rows.remove(&entry.id);
+                self.deleted.insert(entry.id, (partition, entry.version));
+            }
+        }
+    }
+
+    fn base(&self, id: &FeatureId) -> Option<Base> {
+        let deleted = || self.deleted.get(id).map(|(_, version)| Base::Deleted(*version));
+        self.rows.get(id).cloned().map(Base::Row).or_else(deleted)
+    }
+}
+
+#[async_trait]
+impl Delegate for MemoryDelegate {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn catalogue(&self) -> Result<(u64, Vec<FeatureType>), DelegateError> {
+        let state = self.state.lock();
+        Ok((state.revision, state.types.values().map(|t| t.feature_type.clone()).collect()))
+    }
+
+    async fn create(&self, feature_type: &FeatureType) -> Result<(), DelegateError> {
+        let mut state = self.state.lock();
+        let name = &feature_type.name;
+        let adopted = match state.detached.get(name) {
+            _ if state.types.contains_key(name) => return Err(DelegateError::Exists(name.clone())),
+            Some(table) if !same_columns(&table.feature_type, feature_type) => {
+                return Err(DelegateError::Exists(name.clone()));
+            }
+            Some(table) => table.rows.iter().map(|(id, r)| (id.clone(), Row { version: 0, ..r.clone() })).collect(),
+            None => BTreeMap::new(),
+        };
+        state.detached.remove(name);
+        state.types.insert(name.clone(), Table::new(feature_type, adopted));
+        state.revision += 1;
+        Ok(())
+    }
+
+    async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError> {
+        let mut state = self.state.lock();
+        if let Some(table) = state.types.remove(name) {
+            state.detached.insert(name.to_owned(), table);
+            state.revision += 1;
+        }
+        if purge {
+            state.detached.remove(name);
+        }
+        Ok(())
+    }
+
+    async fn watermarks(&self, feature_type: &FeatureType) -> Result<Vec<Watermark>, DelegateError> {
+        Ok(self.state.lock().table(feature_type)?.watermarks.clone())
+    }
+
+    async fn persist(&self, feature_type: &FeatureType, batch: PersistBatch) -> Result<Persisting, DelegateError> {
+        let mut state = self.state.lock();
+        let table = state.table(feature_type)?;
+        let watermark = table
+            .watermarks
+            .get_mut(batch.partition as usize)
+            .ok_or_else(|| DelegateError::no_partition(feature_type, batch.partition))?;
+        if *watermark != batch.expected {
+            return Ok(Persisting::Conflict(*watermark));
+        }
+        *watermark = batch.next;
+        let mut refused = Vec::new();
+        for entry in batch.entries {
+            match entry.feature.as_ref().and_then(|f| feature_type.check(&mut (**f).clone()).err()) {
+                Some(error) => refused.push((entry.id, error.to_string())),
+                None => table.upsert_or_delete(batch.partition, entry),
+            }
+        }
+        table.deleted.retain(|_, (p, version)| *p != batch.partition || *version >= batch.forget_deleted_before);
+        Ok(Persisting::Committed { refused })
+    }
+
+    async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {
+        let mut state = self.state.lock();
+        let table = state.table(feature_type)?;
+        Ok(Bases { bases: ids.iter().map(|id| table.base(id)).collect(), watermarks: table.watermarks.clone() })
+    }
+
+    async fn snapshot(&self, feature_type: &Arc<FeatureType>) -> Result<Box<dyn Snapshot>, DelegateError> {
+        let mut state = self.state.lock();
+        let table = state.table(feature_type)?;
+        Ok(Box::new(MemorySnapshot { watermarks: table.watermarks.clone(), rows: table.rows.clone() }))
+    }
+}
+
+struct MemorySnapshot {
+    watermarks: Vec<Watermark>,
+    rows: Arc<BTreeMap<FeatureId, Row>>,
+}
+
+#[async_trait]
+impl Snapshot for MemorySnapshot {
+    fn watermarks(&self) -> &[Watermark] {
+        &self.watermarks
+    }
+
+    async fn scan(&mut self, scan: Scan) -> Result<Rows, DelegateError> {
+        let sort = scan.order.as_deref().unwrap_or_default();
+        let selected = |r: &&Row| {
+            evaluate::matches(&scan.filter, &r.feature)
+                && scan.after.as_ref().is_none_or(|cursor| is_after(&r.feature, cursor, sort))
+        };
+        let mut rows: Vec<Row> = self.rows.values().filter(selected).cloned().collect();
+        rows.sort_by(|a, b| compare(&a.feature, &b.feature, sort));
+        Ok(futures::stream::iter(rows).chunks(ROWS_PER_BATCH).map(Ok).boxed())
+    }
+
+    async fn count(&mut self, filter: &Filter) -> Result<Option<u64>, DelegateError> {
+        let matching = self.rows.values().filter(|r| evaluate::matches(filter, &r.feature)).count();
+        Ok(Some(matching as u64))
+    }
+
+    async fn bounds(&mut self) -> Result<Option<Rect>, DelegateError> {
+        let boxes = self.rows.values().filter_map(|r| r.feature.geometry.as_ref()?.bounds());
+        Ok(boxes.reduce(|a, b| a.union(&b)))
+    }
+}

@@ -1,0 +1,637 @@
+//! The conformance suite of the long-term store, run on every implementation. One more implementation is one more line in
+//! the list at the end, with a function that opens an empty store (or `None`, having said why it was skipped).
+
+mod generate;
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use alluvium::delegate::memory::MemoryDelegate;
+use alluvium::delegate::{
+    Base, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Row, Rows, Scan, Snapshot,
+};
+use alluvium::model::{
+    Dimension, Feature, FeatureId, FeatureType, Geometry, GeometryKind, Offset, PropertyType, Rect, Value, Watermark,
+};
+use alluvium::query::{Cursor, Filter, SortKey, compare, evaluate};
+use futures::StreamExt;
+use generate::{Generator, shape};
+use serde_json::json;
+
+/// An empty store under test, and what must live as long as it.
+pub struct Subject {
+    pub delegate: Arc<dyn Delegate>,
+    pub _keep: Box<dyn Any + Send + Sync>,
+}
+
+const ALL_KINDS: [PropertyType; 10] = [
+    PropertyType::String,
+    PropertyType::Int32,
+    PropertyType::Int64,
+    PropertyType::Number,
+    PropertyType::Boolean,
+    PropertyType::Date,
+    PropertyType::DateTime,
+    PropertyType::Uuid,
+    PropertyType::Json,
+    PropertyType::Bytes,
+];
+
+fn feature_type(declaration: serde_json::Value) -> Arc<FeatureType> {
+    let feature_type: FeatureType = serde_json::from_value(declaration).unwrap();
+    feature_type.check_declaration().unwrap();
+    Arc::new(feature_type)
+}
+
+/// Points with a name and a speed, in two partitions.
+pub fn ships() -> Arc<FeatureType> {
+    feature_type(json!({
+        "name": "ships", "title": "Ships", "incarnation": "i1", "partitions": 2, "geometry": {"type": "Point"},
+        "properties": [{"name": "name", "type": "string", "index": true}, {"name": "Speed", "type": "number"}],
+    }))
+}
+
+/// One property of every type, and a geometry.
+pub fn everything(geometry: GeometryKind, dimension: Dimension) -> Arc<FeatureType> {
+    let properties: Vec<_> = ALL_KINDS
+        .iter()
+        .enumerate()
+        .map(|(i, kind)| json!({"name": format!("p_{i}"), "type": kind, "index": i % 2 == 0}))
+        .collect();
+    feature_type(json!({
+        "name": "everything", "incarnation": "i1", "properties": properties,
+        "geometry": {"type": geometry, "dimension": dimension},
+    }))
+}
+
+fn ship(id: &str, x: f64, name: &str) -> Arc<Feature> {
+    let properties = vec![Value::String(name.into()), Value::Number(x)];
+    Arc::new(Feature { id: id.into(), geometry: Geometry::point(x, 50.0).ok(), properties })
+}
+
+fn put(feature: Arc<Feature>, version: Offset) -> PersistEntry {
+    PersistEntry { id: feature.id.clone(), feature: Some(feature), version }
+}
+
+fn tombstone(id: &str, version: Offset) -> PersistEntry {
+    PersistEntry { id: id.into(), feature: None, version }
+}
+
+fn mark(n: Offset) -> Watermark {
+    Watermark { durable_through: n, evict_through: n + 1, as_of: n + 2 }
+}
+
+impl Subject {
+    async fn created(&self, feature_type: &FeatureType) -> &dyn Delegate {
+        self.delegate.create(feature_type).await.unwrap();
+        &*self.delegate
+    }
+}
+
+/// Persists into partition 0, whatever its watermark is, which moves by one; nothing may be refused.
+pub async fn persist(d: &dyn Delegate, t: &FeatureType, entries: Vec<PersistEntry>) {
+    let expected = d.watermarks(t).await.unwrap()[0];
+    let next = mark(expected.durable_through + 1);
+    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0 };
+    assert_eq!(d.persist(t, batch).await.unwrap(), Persisting::Committed { refused: vec![] });
+}
+
+async fn load(d: &dyn Delegate, t: &FeatureType, id: &str) -> Option<Base> {
+    d.load(t, &[id.into()]).await.unwrap().bases.remove(0)
+}
+
+pub async fn drain(mut rows: Rows) -> Vec<Row> {
+    let mut all = Vec::new();
+    while let Some(batch) = rows.next().await {
+        all.extend(batch.unwrap());
+    }
+    all
+}
+
+pub async fn scan(snapshot: &mut Box<dyn Snapshot>, scan: Scan) -> Vec<Row> {
+    drain(snapshot.scan(scan).await.unwrap()).await
+}
+
+fn ids(rows: &[Row]) -> Vec<&str> {
+    rows.iter().map(|r| &*r.feature.id).collect()
+}
+
+async fn types_are_entered_and_removed(s: &Subject) {
+    let (d, ships) = (&*s.delegate, ships());
+    let (empty, types) = d.catalogue().await.unwrap();
+    assert_eq!(types, []);
+    d.create(&ships).await.unwrap();
+    let (first, types) = d.catalogue().await.unwrap();
+    assert_eq!(types, [(*ships).clone()]);
+    assert!(first > empty);
+    assert!(matches!(d.create(&ships).await, Err(DelegateError::Exists(name)) if name == "ships"));
+    assert_eq!(d.catalogue().await.unwrap().0, first);
+    assert_eq!(d.watermarks(&ships).await.unwrap(), [Watermark::default(); 2]);
+
+    d.remove("ships", false).await.unwrap();
+    d.remove("ships", false).await.unwrap();
+    d.remove("never_there", true).await.unwrap();
+    let (second, types) = d.catalogue().await.unwrap();
+    assert_eq!(types, []);
+    assert!(second > first);
+    assert!(matches!(d.watermarks(&ships).await, Err(DelegateError::NotFound(_))));
+    assert!(matches!(d.load(&ships, &["a".into()]).await, Err(DelegateError::NotFound(_))));
+    assert!(matches!(d.snapshot(&ships).await.err(), Some(DelegateError::NotFound(_))));
+    let batch = PersistBatch {
+        partition: 0,
+        expected: Watermark::default(),
+        next: mark(1),
+        entries: vec![],
+        forget_deleted_before: 0,
+    };
+    assert!(matches!(d.persist(&ships, batch).await, Err(DelegateError::NotFound(_))));
+}
+
+async fn a_removed_types_table_is_taken_as_it_is(s: &Subject) {
+    let ships = ships();
+    let d = s.created(&ships).await;
+    persist(d, &ships, vec![put(ship("a", 1.0, "Anna"), 7), tombstone("gone", 8)]).await;
+    d.remove("ships", false).await.unwrap();
+
+    let mut other = (*ships).clone();
+    other.properties.pop();
+    assert!(matches!(d.create(&other).await, Err(DelegateError::Exists(_))));
+
+    let again = FeatureType { incarnation: "i2".into(), partitions: 3, ..(*ships).clone() };
+    d.create(&again).await.unwrap();
+    assert_eq!(d.watermarks(&again).await.unwrap(), [Watermark::default(); 3]);
+    assert_eq!(load(d, &again, "a").await, Some(Base::Row(Row { feature: ship("a", 1.0, "Anna"), version: 0 })));
+    assert_eq!(load(d, &again, "gone").await, None);
+    // The first record of a log has offset 0, and is newer than any row of an earlier incarnation.
+    persist(d, &again, vec![put(ship("a", 2.0, "Anna II"), 0)]).await;
+    assert_eq!(load(d, &again, "a").await, Some(Base::Row(Row { feature: ship("a", 2.0, "Anna II"), version: 0 })));
+
+    d.remove("ships", true).await.unwrap();
+    d.create(&other).await.unwrap();
+    assert_eq!(load(d, &other, "a").await, None);
+    d.remove("ships", false).await.unwrap();
+    d.remove("ships", true).await.unwrap();
+    d.create(&ships).await.unwrap();
+}
+
+async fn incarnations_do_not_meet(s: &Subject) {
+    let ships = ships();
+    let d = s.created(&ships).await;
+    let later = Arc::new(FeatureType { incarnation: "i2".into(), ..(*ships).clone() });
+    assert!(matches!(d.watermarks(&later).await, Err(DelegateError::Mismatch(_))));
+    assert!(matches!(d.snapshot(&later).await.err(), Some(DelegateError::Mismatch(_))));
+    let batch = PersistBatch {
+        partition: 0,
+        expected: Watermark::default(),
+        next: mark(1),
+        entries: vec![put(ship("a", 1.0, "Anna"), 1)],
+        forget_deleted_before: 0,
+    };
+    assert!(matches!(d.persist(&later, batch).await, Err(DelegateError::Mismatch(_))));
+    assert_eq!(load(d, &ships, "a").await, None);
+}
+
+async fn a_conflict_writes_nothing(s: &Subject) {
+    let ships = ships();
+    let d = s.created(&ships).await;
+    let batch = |partition, expected, next, id: &str| PersistBatch {
+        partition,
+        expected,
+        next,
+        entries: vec![put(ship(id, 1.0, "x"), 1), tombstone("dead", 2)],
+        forget_deleted_before: 0,
+    };
+    let zero = Watermark::default();
+    let committed = Persisting::Committed { refused: vec![] };
+    assert_eq!(d.persist(&ships, batch(1, zero, mark(5), "a")).await.unwrap(), committed);
+    assert_eq!(d.watermarks(&ships).await.unwrap(), [zero, mark(5)]);
+    // Each of the three numbers counts.
+    for wrong in [zero, Watermark { as_of: 99, ..mark(5) }, Watermark { evict_through: 0, ..mark(5) }] {
+        let outcome = d.persist(&ships, batch(1, wrong, mark(9), "b")).await.unwrap();
+        assert_eq!(outcome, Persisting::Conflict(mark(5)));
+    }
+    assert_eq!(load(d, &ships, "b").await, None);
+    assert_eq!(d.watermarks(&ships).await.unwrap(), [zero, mark(5)]);
+    // Of two at once one is too late.
+    let outcomes = futures::future::join_all(
+        (0..4).map(|i| d.persist(&ships, batch(0, zero, mark(i + 1), ["c", "d", "e", "f"][i as usize]))),
+    )
+    .await;
+    assert_eq!(outcomes.iter().filter(|o| o.as_ref().unwrap() == &committed).count(), 1);
+    let mut snapshot = d.snapshot(&ships).await.unwrap();
+    assert_eq!(scan(&mut snapshot, Scan::default()).await.len(), 2);
+    assert!(d.persist(&ships, batch(2, zero, mark(1), "g")).await.is_err(), "there is no partition 2");
+}
+
+async fn an_older_version_never_overwrites(s: &Subject) {
+    let ships = ships();
+    let d = s.created(&ships).await;
+    let row = |x, version| Some(Base::Row(Row { feature: ship("a", x, "Anna"), version }));
+    persist(d, &ships, vec![put(ship("a", 10.0, "Anna"), 10)]).await;
+    persist(d, &ships, vec![put(ship("a", 9.0, "Anna"), 9)]).await;
+    persist(d, &ships, vec![tombstone("a", 9)]).await;
+    assert_eq!(load(d, &ships, "a").await, row(10.0, 10));
+    persist(d, &ships, vec![tombstone("a", 12)]).await;
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(12)));
+    persist(d, &ships, vec![put(ship("a", 11.0, "Anna"), 11), tombstone("a", 8)]).await;
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(12)));
+    persist(d, &ships, vec![put(ship("a", 13.0, "Anna"), 13)]).await;
+    assert_eq!(load(d, &ships, "a").await, row(13.0, 13));
+    persist(d, &ships, vec![put(ship("a", 12.0, "Anna"), 12)]).await;
+    assert_eq!(load(d, &ships, "a").await, row(13.0, 13));
+    let mut snapshot = d.snapshot(&ships).await.unwrap();
+    assert_eq!(snapshot.count(&Filter::All).await.unwrap(), Some(1));
+}
+
+async fn deleted_features_are_remembered_until_told(s: &Subject) {
+    let ships = ships();
+    let d = s.created(&ships).await;
+    let batch = |partition, from, to, entries, forget_deleted_before| PersistBatch {
+        partition,
+        expected: from,
+        next: to,
+        entries,
+        forget_deleted_before,
+    };
+    let zero = Watermark::default();
+    d.persist(&ships, batch(0, zero, mark(1), vec![tombstone("a", 5), tombstone("b", 6)], 0)).await.unwrap();
+    d.persist(&ships, batch(1, zero, mark(1), vec![tombstone("c", 5)], 0)).await.unwrap();
+    let known = |d: Vec<Option<Base>>| d.into_iter().map(|b| b.is_some()).collect::<Vec<_>>();
+    let ids: Vec<FeatureId> = ["a", "b", "c"].map(Into::into).into();
+    assert_eq!(known(d.load(&ships, &ids).await.unwrap().bases), [true, true, true]);
+    // Offsets are a partition's own: forgetting in one leaves the others.
+    d.persist(&ships, batch(0, mark(1), mark(2), vec![], 6)).await.unwrap();
+    assert_eq!(known(d.load(&ships, &ids).await.unwrap().bases), [false, true, true]);
+}
+
+async fn loading_answers_in_the_order_asked(s: &Subject) {
+    let ships = ships();
+    let d = s.created(&ships).await;
+    persist(d, &ships, vec![put(ship("b", 1.0, "B"), 3), put(ship("a", 2.0, "A"), 4), tombstone("c", 5)]).await;
+    let asked: Vec<FeatureId> = ["c", "nobody", "a", "b", "a"].map(Into::into).into();
+    let bases = d.load(&ships, &asked).await.unwrap();
+    let a = Some(Base::Row(Row { feature: ship("a", 2.0, "A"), version: 4 }));
+    let b = Some(Base::Row(Row { feature: ship("b", 1.0, "B"), version: 3 }));
+    assert_eq!(bases.bases, [Some(Base::Deleted(5)), None, a.clone(), b, a]);
+    assert_eq!(bases.watermarks, [mark(1), Watermark::default()]);
+    assert_eq!(d.load(&ships, &[]).await.unwrap().bases, []);
+}
+
+async fn what_a_constraint_refuses_does_not_stop_the_rest(s: &Subject) {
+    let mut strict = (*ships()).clone();
+    strict.properties[0].nullable = false;
+    let d = s.created(&strict).await;
+    persist(d, &strict, vec![put(ship("b", 1.0, "old"), 1)]).await;
+    let nameless = |id: &str| {
+        let properties = vec![Value::Null, Value::Number(2.0)];
+        Arc::new(Feature { id: id.into(), geometry: None, properties })
+    };
+    let entries =
+        vec![put(ship("a", 1.0, "A"), 2), put(nameless("b"), 3), put(nameless("n"), 4), put(ship("z", 1.0, "Z"), 5)];
+    let batch = PersistBatch { partition: 0, expected: mark(1), next: mark(6), entries, forget_deleted_before: 0 };
+    let Persisting::Committed { refused } = d.persist(&strict, batch).await.unwrap() else { panic!("a conflict") };
+    assert_eq!(refused.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["b", "n"]);
+    assert!(refused[0].1.contains("name"), "{}", refused[0].1);
+    assert_eq!(d.watermarks(&strict).await.unwrap()[0], mark(6));
+    assert!(load(d, &strict, "a").await.is_some() && load(d, &strict, "z").await.is_some());
+    assert_eq!(load(d, &strict, "b").await, Some(Base::Row(Row { feature: ship("b", 1.0, "old"), version: 1 })));
+    assert_eq!(load(d, &strict, "n").await, None);
+    // Mended, it is taken.
+    persist(d, &strict, vec![put(ship("n", 1.0, "N"), 7)]).await;
+    assert!(load(d, &strict, "n").await.is_some());
+}
+
+async fn a_snapshot_is_one_moment(s: &Subject) {
+    let ships = ships();
+    let d = s.created(&ships).await;
+    let before: Vec<PersistEntry> = (0..3000).map(|i| put(ship(&format!("s{i:04}"), 1.0, "x"), 1)).collect();
+    persist(d, &ships, before.clone()).await;
+    let mut early = d.snapshot(&ships).await.unwrap();
+    let mut started = d.snapshot(&ships).await.unwrap();
+    let mut rows = started.scan(Scan::default()).await.unwrap();
+    let first = rows.next().await.unwrap().unwrap();
+
+    let moved = before.iter().map(|e| put(ship(&e.id, 2.0, "x"), 2));
+    persist(d, &ships, moved.chain([tombstone("s0000", 3), put(ship("t", 2.0, "x"), 4)]).collect()).await;
+
+    let rest = drain(rows).await;
+    assert_eq!(first.len() + rest.len(), 3000);
+    assert!(first.iter().chain(&rest).all(|r| r.version == 1));
+    assert_eq!(early.watermarks()[0], mark(1));
+    assert_eq!(early.count(&Filter::All).await.unwrap(), Some(3000));
+    let old = scan(&mut early, Scan::default()).await;
+    assert!(old.len() == 3000 && old.iter().all(|r| r.version == 1 && r.feature.value(1) == &Value::Number(1.0)));
+    assert_eq!(early.bounds().await.unwrap().map(|b| b.max_x < 1.5), Some(true));
+
+    let mut late = d.snapshot(&ships).await.unwrap();
+    assert_eq!(late.watermarks()[0], mark(2));
+    let new = scan(&mut late, Scan::default()).await;
+    assert!(new.len() == 3000 && new.iter().all(|r| r.version > 1));
+}
+
+async fn scans_are_ordered_and_paged(s: &Subject) {
+    let t = everything(GeometryKind::Geometry, Dimension::XY);
+    let d = s.created(&t).await;
+    let mut g = Generator::new(1);
+    let names = ["a", "B", "é", "日", "~", " ", "'", "\"", "a\\", "%", "🚢", "Z"];
+    let features: Vec<Arc<Feature>> =
+        (0..150).map(|i| Arc::new(g.feature(&t, &format!("{}{}", names[i % names.len()], i / names.len())))).collect();
+    persist(d, &t, features.iter().map(|f| put(f.clone(), 1)).collect()).await;
+    let mut snapshot = d.snapshot(&t).await.unwrap();
+    for round in 0..40 {
+        let sort: Vec<SortKey> = match round {
+            0 => vec![],
+            // Every type alone, up and down, then some of them together.
+            1..=20 => vec![SortKey { property: (round - 1) % 10, descending: round > 10 }],
+            _ => (0..3).map(|_| SortKey { property: g.below(10), descending: g.one_in(2) }).collect(),
+        };
+        let mut expected = features.clone();
+        expected.sort_by(|a, b| compare(a, b, &sort));
+        let expected: Vec<&str> = expected.iter().map(|f| &*f.id).collect();
+        let mut paged: Vec<Row> = Vec::new();
+        loop {
+            let after = paged.last().map(|r| Cursor::of(&r.feature, &sort));
+            let order = Some(sort.clone());
+            let rows = scan(&mut snapshot, Scan { order, after, expected_rows: Some(40), ..Scan::default() }).await;
+            if paged.is_empty() {
+                assert_eq!(ids(&rows), expected, "sorted by {sort:?}");
+            }
+            if rows.is_empty() {
+                break;
+            }
+            paged.extend(rows.into_iter().take(40));
+        }
+        assert_eq!(ids(&paged), expected, "paged by {sort:?}");
+    }
+}
+
+async fn scans_leave_out_nothing_that_a_filter_selects(s: &Subject) {
+    for (seed, kind) in [(2, GeometryKind::Point), (3, GeometryKind::Geometry)] {
+        let t = everything(kind, Dimension::XY);
+        let d = s.created(&t).await;
+        let mut g = Generator::new(seed);
+        let names: Vec<String> = (0..250).map(|i| format!("{}{i}", ["a", "B", "é", "日"][i % 4])).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let features: Vec<Arc<Feature>> = names.iter().map(|id| Arc::new(g.feature(&t, id))).collect();
+        persist(d, &t, features.iter().map(|f| put(f.clone(), 1)).collect()).await;
+        let mut snapshot = d.snapshot(&t).await.unwrap();
+        let mut counted = 0;
+        for _ in 0..600 {
+            let filter = g.filter(&t, &names, 3);
+            let expected: BTreeSet<&str> =
+                features.iter().filter(|f| evaluate::matches(&filter, f)).map(|f| &*f.id).collect();
+            let rows = scan(&mut snapshot, Scan { filter: filter.clone(), ..Scan::default() }).await;
+            let matching = rows.iter().filter(|r| evaluate::matches(&filter, &r.feature));
+            let found: BTreeSet<&str> = matching.map(|r| &*r.feature.id).collect();
+            assert_eq!(found, expected, "{filter:?}");
+            assert_eq!(ids(&rows).len(), ids(&rows).into_iter().collect::<BTreeSet<_>>().len(), "each row once");
+            if let Some(count) = snapshot.count(&filter).await.unwrap() {
+                assert_eq!(count, expected.len() as u64, "{filter:?}");
+                counted += 1;
+            }
+        }
+        assert!(counted > 150, "{} can count only {counted} of 600 filters", d.kind());
+        drop(snapshot);
+        d.remove("everything", true).await.unwrap();
+    }
+}
+
+async fn values_come_back_as_they_were(s: &Subject) {
+    let t = everything(GeometryKind::Point, Dimension::XY);
+    let d = s.created(&t).await;
+    let text = |s: &str| Value::String(s.into());
+    let json = |s: &str| Value::Json(s.into());
+    let year = |y: &str| PropertyType::DateTime.parse(y).unwrap();
+    let values: [Vec<Value>; 10] = [
+        vec![
+            text(""),
+            text(" a "),
+            text("1e3"),
+            text("007"),
+            text("naïve ☃ 日本 🚢 e\u{301}"),
+            text("'\"\\;--\n\t\r"),
+            text(&"x".repeat(100_000)),
+        ],
+        [0, 1, -1, i32::MAX, i32::MIN].map(|n| Value::Int(n.into())).into(),
+        [0, 1, -1, i64::MAX, i64::MIN, (1 << 53) + 1].map(Value::Int).into(),
+        [0.0, -0.0, 5.0, 0.1, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, 1e15, 1e18, 1e19]
+            .map(Value::Number)
+            .into(),
+        vec![Value::Bool(true), Value::Bool(false)],
+        ["0001-01-01", "1969-12-31", "1970-01-01", "2024-02-29", "9999-12-31"]
+            .map(|d| PropertyType::Date.parse(d).unwrap())
+            .into(),
+        vec![
+            Value::DateTime(0),
+            Value::DateTime(-1),
+            Value::DateTime(1),
+            Value::DateTime(1_700_000_000_123_456),
+            year("0001-01-01T00:00:00Z"),
+            year("9999-12-30T21:59:59.999999Z"),
+        ],
+        vec![Value::Uuid([0; 16]), Value::Uuid([255; 16]), Value::Uuid(*b"0123456789abcdef")],
+        ["{}", "[]", "null", "1", "\"\"", "{\"a\":[1,2.5,\"é\",null,true],\"b\":{\"c\":1e100}}"].map(json).into(),
+        [&b""[..], b"\0", b"\0\x01\xfe\xff", b"text", &[7; 100_000]].map(|b| Value::Bytes(b.into())).into(),
+    ];
+    let mut features = vec![];
+    for (slot, values) in values.iter().enumerate() {
+        for (i, value) in values.iter().chain([&Value::Null]).enumerate() {
+            let mut properties = vec![Value::Null; 10];
+            properties[slot] = value.clone();
+            features.push(Arc::new(Feature { id: format!("{slot}-{i:02}").into(), geometry: None, properties }));
+        }
+    }
+    persist(d, &t, features.iter().map(|f| put(f.clone(), 1)).collect()).await;
+    let order = Some(vec![]);
+    let rows = scan(&mut d.snapshot(&t).await.unwrap(), Scan { order, ..Scan::default() }).await;
+    assert_eq!(rows.len(), features.len());
+    for (row, feature) in rows.iter().zip(&features) {
+        assert_eq!(&row.feature, feature);
+        if let (Value::Number(a), Value::Number(b)) = (row.feature.value(3), feature.value(3)) {
+            assert_eq!(a.to_bits(), b.to_bits(), "{a:?} {b:?}");
+        }
+    }
+    let ids: Vec<FeatureId> = features.iter().map(|f| f.id.clone()).collect();
+    for (base, feature) in d.load(&t, &ids).await.unwrap().bases.into_iter().zip(features) {
+        assert_eq!(base, Some(Base::Row(Row { feature, version: 1 })));
+    }
+}
+
+async fn geometries_come_back_as_they_were(s: &Subject) {
+    use GeometryKind::*;
+    for dimension in [Dimension::XY, Dimension::XYZ, Dimension::XYM, Dimension::XYZM] {
+        let t = everything(Geometry, dimension);
+        let d = s.created(&t).await;
+        let mut features = vec![];
+        for kind in [Point, LineString, Polygon, MultiPoint, MultiLineString, MultiPolygon, GeometryCollection] {
+            for size in 0..3 {
+                let geometry = Some(shape(kind, dimension, size, (1.1, -2.2)));
+                let id = format!("{}-{size}", kind.name()).into();
+                features.push(Arc::new(Feature { id, geometry, properties: vec![Value::Null; 10] }));
+            }
+        }
+        features.push(Arc::new(Feature { id: "none".into(), geometry: None, properties: vec![Value::Null; 10] }));
+        persist(d, &t, features.iter().map(|f| put(f.clone(), 1)).collect()).await;
+        // Written over each other: empty ones over full ones, null ones over either.
+        for shift in [1, 2] {
+            let shifted = features.iter().enumerate().map(|(i, f)| {
+                let geometry = features[(i + shift) % features.len()].geometry.clone();
+                Arc::new(Feature { geometry, ..(**f).clone() })
+            });
+            let shifted: Vec<Arc<Feature>> = shifted.collect();
+            persist(d, &t, shifted.iter().map(|f| put(f.clone(), 1 + shift as u64)).collect()).await;
+            let ids: Vec<FeatureId> = shifted.iter().map(|f| f.id.clone()).collect();
+            for (base, feature) in d.load(&t, &ids).await.unwrap().bases.into_iter().zip(&shifted) {
+                let Some(Base::Row(row)) = base else { panic!("{} is not there", feature.id) };
+                // By bytes: an empty point is not equal to itself as numbers.
+                let wkb = |f: &Feature| f.geometry.as_ref().map(|g| g.wkb().to_vec());
+                assert_eq!(wkb(&row.feature), wkb(feature), "{} {dimension:?}", feature.id);
+            }
+            let around = Filter::Bbox(Rect { min_x: -9.0, min_y: -9.0, max_x: 9.0, max_y: 9.0 });
+            let expected = shifted.iter().filter(|f| evaluate::matches(&around, f)).count();
+            let rows =
+                scan(&mut d.snapshot(&t).await.unwrap(), Scan { filter: around.clone(), ..Scan::default() }).await;
+            assert_eq!(rows.iter().filter(|r| evaluate::matches(&around, &r.feature)).count(), expected);
+        }
+        d.remove("everything", true).await.unwrap();
+    }
+}
+
+async fn bounds_hold_every_row(s: &Subject) {
+    let t = everything(GeometryKind::Geometry, Dimension::XY);
+    let d = s.created(&t).await;
+    assert_eq!(d.snapshot(&t).await.unwrap().bounds().await.unwrap(), None);
+    let mut g = Generator::new(4);
+    let features: Vec<Arc<Feature>> = (0..500).map(|i| Arc::new(g.feature(&t, &format!("f{i}")))).collect();
+    persist(d, &t, features.iter().map(|f| put(f.clone(), 1)).collect()).await;
+    let exact = features.iter().filter_map(|f| f.geometry.as_ref()?.bounds()).reduce(|a, b| a.union(&b)).unwrap();
+    let bounds = d.snapshot(&t).await.unwrap().bounds().await.unwrap().unwrap();
+    assert!(bounds.contains(&exact), "{bounds:?} {exact:?}");
+    let roomy = |v: f64, by: f64| v + by * 0.001;
+    let around = Rect {
+        min_x: roomy(exact.min_x, -1.0),
+        min_y: roomy(exact.min_y, -1.0),
+        max_x: roomy(exact.max_x, 1.0),
+        max_y: roomy(exact.max_y, 1.0),
+    };
+    assert!(around.contains(&bounds), "{bounds:?} is far from {exact:?}");
+    persist(d, &t, features.iter().map(|f| tombstone(&f.id, 2)).collect()).await;
+    assert_eq!(d.snapshot(&t).await.unwrap().bounds().await.unwrap(), None);
+}
+
+async fn a_table_may_be_wide_or_have_no_geometry(s: &Subject) {
+    let properties: Vec<_> = (0..102)
+        .map(|i| json!({"name": format!("Größe_{i}"), "type": ALL_KINDS[i % 10], "index": i % 25 == 0}))
+        .collect();
+    let wide = feature_type(json!({"name": "wide", "incarnation": "w", "properties": properties}));
+    let d = s.created(&wide).await;
+    let mut g = Generator::new(5);
+    let features: Vec<Arc<Feature>> = (0..50).map(|i| Arc::new(g.feature(&wide, &format!("w{i:02}")))).collect();
+    persist(d, &wide, features.iter().map(|f| put(f.clone(), 1)).collect()).await;
+    persist(d, &wide, features.iter().map(|f| put(f.clone(), 2)).collect()).await;
+    let mut snapshot = d.snapshot(&wide).await.unwrap();
+    let rows = scan(&mut snapshot, Scan { order: Some(vec![]), ..Scan::default() }).await;
+    assert_eq!(rows.into_iter().map(|r| r.feature).collect::<Vec<_>>(), features);
+    assert_eq!(snapshot.bounds().await.unwrap(), None);
+    let anywhere = Filter::Bbox(Rect { min_x: -180.0, min_y: -90.0, max_x: 180.0, max_y: 90.0 });
+    assert!(matches!(snapshot.count(&anywhere).await.unwrap(), None | Some(0)));
+}
+
+async fn a_dropped_stream_frees_what_it_held(s: &Subject) {
+    let ships = ships();
+    let d = s.created(&ships).await;
+    persist(d, &ships, (0..5000).map(|i| put(ship(&format!("s{i:04}"), 1.0, "x"), 1)).collect()).await;
+    for i in 0..200 {
+        let mut snapshot = d.snapshot(&ships).await.unwrap();
+        let mut rows = snapshot.scan(Scan::default()).await.unwrap();
+        if i % 2 == 0 {
+            rows.next().await.unwrap().unwrap();
+        }
+        // A stream may outlive its snapshot, and a snapshot its stream.
+        if i % 3 == 0 {
+            drop(snapshot);
+            drop(rows);
+        } else {
+            drop(rows);
+            assert_eq!(
+                scan(&mut snapshot, Scan { filter: Filter::ids(["s0001".into()]), ..Scan::default() }).await.len(),
+                1
+            );
+        }
+    }
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        open.push(d.snapshot(&ships).await.unwrap());
+    }
+    persist(d, &ships, vec![tombstone("s0000", 2)]).await;
+    let counts = open.iter_mut().map(async |snapshot| scan(snapshot, Scan::default()).await.len());
+    assert_eq!(futures::future::join_all(counts).await, [5000; 20]);
+    drop(open);
+    assert_eq!(d.snapshot(&ships).await.unwrap().count(&Filter::All).await.unwrap(), Some(4999));
+}
+
+async fn many_rows_are_persisted_at_once(s: &Subject) {
+    let ships = ships();
+    let d = s.created(&ships).await;
+    let mut g = Generator::new(6);
+    for version in 1..=2 {
+        let mut position = || g.below(360_000) as f64 / 1000.0 - 180.0;
+        let entries: Vec<_> =
+            (0..20_000).map(|i| put(ship(&format!("{:x}", i * 7919 % 20_011), position(), "name"), version)).collect();
+        let begin = Instant::now();
+        persist(d, &ships, entries).await;
+        let rate = 20_000.0 / begin.elapsed().as_secs_f64();
+        eprintln!("{}: {rate:.0} rows/s {}", d.kind(), if version == 1 { "inserted" } else { "moved" });
+    }
+    let mut snapshot = d.snapshot(&ships).await.unwrap();
+    assert_eq!(snapshot.count(&Filter::All).await.unwrap(), Some(20_000));
+    let begin = Instant::now();
+    let rows = scan(&mut snapshot, Scan::default()).await;
+    eprintln!("{}: {:.0} rows/s scanned", d.kind(), 20_000.0 / begin.elapsed().as_secs_f64());
+    assert!(rows.len() == 20_000 && rows.iter().all(|r| r.version == 2));
+}
+
+/// Makes every test of the suite for one implementation.
+macro_rules! conformance {
+    ($implementation:ident, $open:path) => {
+        mod $implementation {
+            conformance! { @tests $open,
+                types_are_entered_and_removed
+                a_removed_types_table_is_taken_as_it_is
+                incarnations_do_not_meet
+                a_conflict_writes_nothing
+                an_older_version_never_overwrites
+                deleted_features_are_remembered_until_told
+                loading_answers_in_the_order_asked
+                what_a_constraint_refuses_does_not_stop_the_rest
+                a_snapshot_is_one_moment
+                scans_are_ordered_and_paged
+                scans_leave_out_nothing_that_a_filter_selects
+                values_come_back_as_they_were
+                geometries_come_back_as_they_were
+                bounds_hold_every_row
+                a_table_may_be_wide_or_have_no_geometry
+                a_dropped_stream_frees_what_it_held
+                many_rows_are_persisted_at_once
+            }
+        }
+    };
+    (@tests $open:path, $($test:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                if let Some(subject) = $open().await {
+                    super::$test(&subject).await;
+                }
+            }
+        )*
+    };
+}
+
+async fn open_memory() -> Option<Subject> {
+    Some(Subject { delegate: Arc::new(MemoryDelegate::default()), _keep: Box::new(()) })
+}
+
+conformance!(memory, super::open_memory);
