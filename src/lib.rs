@@ -25,3 +25,5 @@ pub mod query;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod transient;
+pub mod web;
