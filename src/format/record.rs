@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::format::geojson::{FeatureReader, Unknown};
 use crate::model::{Change, Feature, FeatureId, FeatureType, Geometry, Patch, Persisted, Record, Run, Value, check_id};
 
 const MAGIC: u8 = 0xa1;
@@ -115,7 +116,8 @@ pub fn split(changes: Vec<Change>, max_value_bytes: usize) -> Result<Vec<Record>
     Ok((1..).zip(parts).map(|(part, changes)| Record::Changes { run: Run { part, of }, changes }).collect())
 }
 
-/// Reads a record of the log of `ft`. No value at all is a foreign producer's tombstone: the delete of `key`.
+/// Reads a record of the log of `ft`. Of foreign producers: a JSON object is a GeoJSON Feature, the put of `key`; no value at
+/// all is the delete of `key`.
 pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>, ft: &FeatureType) -> Result<Record, RecordError> {
     let Some(value) = value else {
         return Ok(whole(Change::Delete(foreign_id(key)?)));
@@ -131,12 +133,27 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>, ft: &FeatureType) -> Res
             if source.rest.is_empty() { Ok(record) } else { Err(poison("bytes left over")) }
         }
         [MAGIC, version, ..] if version > VERSION => Err(RecordError::Newer { version }),
+        _ if value.trim_ascii_start().first() == Some(&b'{') => Ok(whole(foreign_put(key, value, ft)?)),
         _ => Err(poison("neither a record of ours nor a JSON object")),
     }
 }
 
 fn whole(change: Change) -> Record {
     Record::Changes { run: Run::WHOLE, changes: vec![change] }
+}
+
+/// A GeoJSON Feature in CRS84 that somebody else appended. Its id is the key; without one, the feature's own.
+fn foreign_put(key: Option<&[u8]>, value: &[u8], ft: &FeatureType) -> Result<Change, RecordError> {
+    let parsed = FeatureReader::new(ft, None, Unknown::Refuse).feature(value);
+    let parsed = parsed.map_err(|e| RecordError::Poison(e.to_string()))?;
+    let id = match (key, parsed.id.clone()) {
+        (Some(_), _) => foreign_id(key)?,
+        (None, Some(id)) => id,
+        (None, None) => return Err(poison("neither the record nor its feature has an id")),
+    };
+    let mut feature = parsed.into_feature(id);
+    ft.check(&mut feature).map_err(|e| RecordError::Poison(e.to_string()))?;
+    Ok(Change::Put(Arc::new(feature)))
 }
 
 fn foreign_id(key: Option<&[u8]>) -> Result<FeatureId, RecordError> {
@@ -543,6 +560,23 @@ mod tests {
         assert_eq!(decode(Some(b"a"), None, &ft()), Ok(whole(Change::Delete("a".into()))));
         for key in [None, Some(&b""[..]), Some(&b"\xff"[..])] {
             assert!(matches!(decode(key, None, &ft()), Err(RecordError::Poison(_))), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_feature_of_a_foreign_producer_is_a_put() {
+        let json = br#" {"type":"Feature","geometry":{"type":"Point","coordinates":[7,50]},"properties":{"int32":3}}"#;
+        let Ok(Record::Changes { changes, .. }) = decode(Some(b"k"), Some(json), &ft()) else { panic!("no changes") };
+        let Change::Put(feature) = &changes[0] else { panic!("no put") };
+        assert_eq!((&*feature.id, feature.value(1)), ("k", &Value::Int(3)));
+        assert_eq!(feature.geometry, Some(Geometry::point(7.0, 50.0).unwrap()));
+        for (key, json) in [
+            (None, &json[..]),
+            (Some(&b"k"[..]), br#"{"type":"Feature","geometry":null,"properties":{"speed":3}}"#),
+            (Some(b"k"), br#"{"type":"Feature","geometry":{"type":"Point","coordinates":[7,500]}}"#),
+            (Some(b"k"), b"[1]"),
+        ] {
+            assert!(matches!(decode(key, Some(json), &ft()), Err(RecordError::Poison(_))));
         }
     }
 

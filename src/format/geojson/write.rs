@@ -1,0 +1,223 @@
+//! Features into GeoJSON text.
+
+use crate::format::json;
+use crate::model::crs::{Crs, CrsRef, Transform};
+use crate::model::geometry::Reader;
+use crate::model::{Dimension, Feature, FeatureType, Geometry, GeometryError, GeometryKind};
+
+/// What the features of one answer have in common.
+#[derive(Clone, Debug, Default)]
+pub struct Options<'a> {
+    /// The CRS of the coordinates; `None`: CRS84.
+    pub crs: Option<&'a CrsRef>,
+    /// Goes before every id: WFS wants `type.`.
+    pub id_prefix: &'a str,
+    /// The ids of the properties to write, in this order; `None`: all.
+    pub properties: Option<&'a [usize]>,
+    /// Leaves the geometry out: it is written as null.
+    pub skip_geometry: bool,
+}
+
+/// Writes the features of one type.
+pub struct FeatureWriter {
+    /// All up to the id's own text.
+    head: Vec<u8>,
+    /// The property's id, and the text that goes before its value.
+    properties: Vec<(usize, Vec<u8>)>,
+    transform: Option<Transform>,
+    swap: bool,
+    skip_geometry: bool,
+}
+
+impl FeatureWriter {
+    pub fn new(ft: &FeatureType, options: &Options<'_>) -> FeatureWriter {
+        let all: Vec<usize>;
+        let slots = match options.properties {
+            Some(slots) => slots,
+            None => {
+                all = (0..ft.properties.len()).collect();
+                &all
+            }
+        };
+        let mut head = br#"{"type":"Feature","id":""#.to_vec();
+        json::escaped(&mut head, options.id_prefix);
+        let named = slots.iter().filter_map(|slot| Some((*slot, ft.properties.get(*slot)?)));
+        let properties = named.enumerate().map(|(i, (slot, property))| {
+            let mut before = if i == 0 { Vec::new() } else { vec![b','] };
+            json::string(&mut before, &property.name);
+            before.push(b':');
+            (slot, before)
+        });
+        let stored = ft.geometry.and_then(|g| Crs::from_epsg(g.epsg)).unwrap_or(Crs::WGS84);
+        FeatureWriter {
+            head,
+            properties: properties.collect(),
+            transform: Transform::between(stored, options.crs.map_or(Crs::WGS84, |c| c.crs)),
+            swap: options.crs.is_some_and(|c| c.swap),
+            skip_geometry: options.skip_geometry,
+        }
+    }
+
+    /// Appends `feature`; `tier` becomes a member `"tier"` where it is given. When its geometry has no place in the CRS asked
+    /// for, nothing is appended.
+    pub fn write(&self, out: &mut Vec<u8>, feature: &Feature, tier: Option<&str>) -> Result<(), GeometryError> {
+        let start = out.len();
+        out.extend_from_slice(&self.head);
+        json::escaped(out, &feature.id);
+        out.extend_from_slice(br#"","geometry":"#);
+        match feature.geometry.as_ref().filter(|_| !self.skip_geometry) {
+            None => out.extend_from_slice(b"null"),
+            Some(geometry) => self.geometry(out, geometry).inspect_err(|_| out.truncate(start))?,
+        }
+        out.extend_from_slice(br#","properties":{"#);
+        for (slot, before) in &self.properties {
+            out.extend_from_slice(before);
+            json::value(out, feature.value(*slot));
+        }
+        out.push(b'}');
+        if let Some(tier) = tier {
+            out.extend_from_slice(br#","tier":"#);
+            json::string(out, tier);
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// Appends a geometry alone.
+    pub fn geometry(&self, out: &mut Vec<u8>, geometry: &Geometry) -> Result<(), GeometryError> {
+        match &self.transform {
+            None => self.part(out, &mut geometry.reader()),
+            Some(transform) => self.part(out, &mut transform.geometry(geometry)?.reader()),
+        }
+        Ok(())
+    }
+
+    fn part(&self, out: &mut Vec<u8>, r: &mut Reader<'_>) {
+        let (kind, dimension) = r.header();
+        out.extend_from_slice(match kind {
+            GeometryKind::Point => br#"{"type":"Point","coordinates":"#,
+            GeometryKind::LineString => br#"{"type":"LineString","coordinates":"#,
+            GeometryKind::Polygon => br#"{"type":"Polygon","coordinates":"#,
+            GeometryKind::MultiPoint => br#"{"type":"MultiPoint","coordinates":"#,
+            GeometryKind::MultiLineString => br#"{"type":"MultiLineString","coordinates":"#,
+            GeometryKind::MultiPolygon => br#"{"type":"MultiPolygon","coordinates":"#,
+            GeometryKind::GeometryCollection | GeometryKind::Geometry => {
+                br#"{"type":"GeometryCollection","geometries":"# as &[u8]
+            }
+        });
+        match kind {
+            GeometryKind::GeometryCollection | GeometryKind::Geometry => list(out, r, |out, r| self.part(out, r)),
+            GeometryKind::MultiPoint | GeometryKind::MultiLineString | GeometryKind::MultiPolygon => {
+                list(out, r, |out, r| {
+                    let (kind, dimension) = r.header();
+                    self.coordinates(out, r, kind, dimension);
+                });
+            }
+            _ => self.coordinates(out, r, kind, dimension),
+        }
+        out.push(b'}');
+    }
+
+    fn coordinates(&self, out: &mut Vec<u8>, r: &mut Reader<'_>, kind: GeometryKind, dimension: Dimension) {
+        let line = |out: &mut Vec<u8>, r: &mut Reader<'_>| list(out, r, |out, r| self.position(out, r, dimension));
+        match kind {
+            GeometryKind::Point => self.position(out, r, dimension),
+            GeometryKind::LineString => line(out, r),
+            _ => list(out, r, line),
+        }
+    }
+
+    fn position(&self, out: &mut Vec<u8>, r: &mut Reader<'_>, dimension: Dimension) {
+        let c = r.coord(dimension);
+        out.push(b'[');
+        if !c.x.is_nan() {
+            let (first, second) = if self.swap { (c.y, c.x) } else { (c.x, c.y) };
+            json::number(out, first);
+            out.push(b',');
+            json::number(out, second);
+            if dimension.has_z() {
+                out.push(b',');
+                json::number(out, c.z);
+            }
+        }
+        out.push(b']');
+    }
+}
+
+/// A count, and so many of something, as a JSON array.
+fn list(out: &mut Vec<u8>, r: &mut Reader<'_>, each: impl Fn(&mut Vec<u8>, &mut Reader<'_>)) {
+    out.push(b'[');
+    for i in 0..r.count() {
+        if i > 0 {
+            out.push(b',');
+        }
+        each(out, r);
+    }
+    out.push(b']');
+}
+
+/// The frame of a FeatureCollection around features that are written one by one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CollectionFrame {
+    features: u64,
+}
+
+/// The members after the features, each where it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Closing<'a> {
+    pub number_matched: Option<u64>,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub time_stamp_ms: Option<i64>,
+    /// Link objects.
+    pub links: &'a [serde_json::Value],
+}
+
+impl CollectionFrame {
+    pub fn open(out: &mut Vec<u8>) -> CollectionFrame {
+        out.extend_from_slice(br#"{"type":"FeatureCollection","features":["#);
+        CollectionFrame::default()
+    }
+
+    /// To be called before each feature.
+    pub fn next(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if self.features == 0 { b"\n" } else { b",\n" });
+        self.features += 1;
+    }
+
+    /// Takes back the last `next`, whose feature could not be written; the caller has cut `out` to before it.
+    pub fn undo(&mut self) {
+        self.features = self.features.saturating_sub(1);
+    }
+
+    /// Features so far.
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// Closes the list and the object, with `numberReturned` and what `closing` knows.
+    pub fn close(self, out: &mut Vec<u8>, closing: &Closing<'_>) {
+        out.extend_from_slice(b"\n]");
+        if let Some(n) = closing.number_matched {
+            out.extend_from_slice(br#","numberMatched":"#);
+            out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+        }
+        out.extend_from_slice(br#","numberReturned":"#);
+        out.extend_from_slice(itoa::Buffer::new().format(self.features).as_bytes());
+        if let Some(ms) = closing.time_stamp_ms {
+            out.extend_from_slice(br#","timeStamp":""#);
+            json::instant(out, ms.saturating_mul(1000));
+            out.push(b'"');
+        }
+        if !closing.links.is_empty() {
+            out.extend_from_slice(br#","links":["#);
+            for (i, link) in closing.links.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(link.to_string().as_bytes());
+            }
+            out.push(b']');
+        }
+        out.push(b'}');
+    }
+}
