@@ -7,4 +7,5 @@
 
 mod coordination;
 mod delegate;
+mod log;
 mod real;
