@@ -6,11 +6,15 @@
 //! Invariant: what is written validates against the schema that [`schema`] writes, and every `gml:id` of one answer is there
 //! once, as long as every feature is.
 
+mod feature;
 mod id;
+mod read;
 mod schema;
 mod write;
 
+pub use feature::{PropertyValue, read_feature, read_property};
 pub use id::{gml_id, resolve_rid};
+pub use read::{Axes, GmlError, is_geometry, read_envelope, read_geometry};
 pub use schema::schema;
 pub use write::{FeatureWriter, Selection, write_geometry, write_number, write_value};
 
