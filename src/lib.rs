@@ -22,6 +22,8 @@ pub mod format;
 pub mod log;
 pub mod model;
 pub mod query;
+#[doc(hidden)]
+pub mod sabotage;
 pub mod store;
 pub mod task;
 pub mod telemetry;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::api::{PartitionStatus, ReadError};
 use crate::model::{FeatureType, Offset, PartitionId, Persisted, Position, Watermark};
+use crate::sabotage::{Safeguard, off};
 use crate::task::Tasks;
 use crate::transient::TransientIndex;
 
@@ -17,8 +18,8 @@ pub struct TypeState {
     pub log_name: Arc<str>,
     pub index: RwLock<TransientIndex>,
     pub partitions: Vec<Mutex<PartitionState>>,
-    /// Bumped whenever the index has moved.
-    progress: watch::Sender<u64>,
+    /// Told whenever the index has moved.
+    progress: Notify,
     pub tasks: Tasks,
 }
 
@@ -57,7 +58,7 @@ impl TypeState {
             index: RwLock::new(TransientIndex::new(&feature_type, &offsets)),
             feature_type,
             partitions,
-            progress: watch::Sender::new(0),
+            progress: Notify::new(),
             tasks: Tasks::default(),
         }
     }
@@ -72,25 +73,25 @@ impl TypeState {
 
     pub fn is_ready(&self) -> bool {
         let applied = self.index.read().applied();
-        applied.iter().zip(&self.partitions).all(|(a, p)| *a >= p.lock().ready_at)
+        off(Safeguard::ReadinessGate) || applied.iter().zip(&self.partitions).all(|(a, p)| *a >= p.lock().ready_at)
     }
 
     /// Tells those who wait that the index has moved.
     pub fn moved(&self) {
-        self.progress.send_modify(|n| *n += 1);
+        self.progress.notify_waiters();
     }
 
     /// Waits until `reached` holds of the index; false when the time is over.
     pub async fn wait_until(&self, deadline: Instant, reached: impl Fn(&TransientIndex) -> bool) -> bool {
-        let mut progress = self.progress.subscribe();
         loop {
-            progress.mark_unchanged();
+            let mut moved = std::pin::pin!(self.progress.notified());
+            // From here on no move is missed, so the index is looked at after it.
+            moved.as_mut().enable();
             if reached(&self.index.read()) {
                 return true;
             }
-            match tokio::time::timeout_at(deadline, progress.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return reached(&self.index.read()),
+            if tokio::time::timeout_at(deadline, moved).await.is_err() {
+                return false;
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::delegate::{Base, Delegate, DelegateError};
 use crate::format::record::{self, RecordError};
 use crate::log::{Batch, FeatureLog, LogError, LogRecord};
 use crate::model::{Change, FeatureId, Offset, PartitionId, Record};
+use crate::sabotage::{Safeguard, off};
 use crate::transient::{Known, Step};
 
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +115,7 @@ impl Tailer<'_> {
     }
 
     async fn load(&self, ids: &[FeatureId]) -> Result<FxHashMap<FeatureId, Known>, TailError> {
-        if ids.is_empty() || !self.state.feature_type.persist {
+        if ids.is_empty() || !self.state.feature_type.persist || off(Safeguard::BaseLoads) {
             return Ok(FxHashMap::default());
         }
         let loaded = self.delegate.load(&self.state.feature_type, ids).await?;

@@ -19,6 +19,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::{Change, Feature, FeatureId, FeatureType, Offset, PartitionId, Patch, Persisted, Rect, crs::Crs};
 use crate::query::{CompareOp, Filter, Operand, evaluate};
+use crate::sabotage::{Safeguard, off};
 use by_value::ByValue;
 use quadtree::QuadTree;
 use queue::DirtyQueue;
@@ -190,6 +191,11 @@ impl TransientIndex {
         for change in changes {
             match change {
                 Change::Put(feature) => self.set(step, change.id(), Some(feature.clone()), true),
+                Change::Delete(id) if off(Safeguard::Tombstones) => {
+                    if let Some(slot) = self.by_id.get(id) {
+                        self.evict(*slot);
+                    }
+                }
                 Change::Delete(id) => self.set(step, id, None, true),
                 Change::Patch(patch) => self.patch(step, patch, bases),
             }
@@ -298,6 +304,9 @@ impl TransientIndex {
 
     /// True when a delegate row of this id is hidden from that reader: the id was here when the reader began.
     pub fn hides(&self, reader: &ReaderTicket, id: &str) -> bool {
+        if off(Safeguard::Masking) {
+            return false;
+        }
         match self.get(id) {
             Some(entry) if entry.entered <= reader.step() => true,
             _ => self.readers.was_evicted_from(reader, id),

@@ -1,0 +1,70 @@
+//! What the log says, told by the simplest program that can: a map that replays it.
+
+use std::collections::BTreeMap;
+
+use alluvium::format::record;
+use alluvium::log::FeatureLog;
+use alluvium::model::{Change, Feature, FeatureType, Offset, Record};
+use alluvium::query::{Filter, evaluate};
+
+/// A feature's values and the offset of its last change.
+pub type State = BTreeMap<String, (Feature, Offset)>;
+
+/// Everything that was ever appended.
+pub struct History {
+    records: Vec<(Offset, Vec<Change>)>,
+    pub end: Offset,
+}
+
+impl History {
+    pub async fn read(log: &impl FeatureLog, ft: &FeatureType) -> History {
+        let range = log.range(&ft.log_name(), 0).await.unwrap();
+        let mut tail = log.tail(&ft.log_name(), 0, range.start).await.unwrap();
+        let (mut records, mut at) = (Vec::new(), range.start);
+        while at < range.end {
+            let batch = tail.next().await.unwrap();
+            for r in batch.records {
+                if let Record::Changes { changes, .. } =
+                    record::decode(r.key.as_deref(), r.value.as_deref(), ft).unwrap()
+                {
+                    records.push((r.offset, changes));
+                }
+            }
+            at = batch.next;
+        }
+        History { records, end: range.end }
+    }
+
+    /// The state at a position: after every record before it.
+    pub fn at(&self, position: Offset) -> State {
+        let mut state = State::new();
+        for (offset, changes) in self.records.iter().take_while(|(o, _)| *o < position) {
+            for change in changes {
+                let id = change.id().to_string();
+                match change {
+                    Change::Put(f) => {
+                        state.insert(id, ((**f).clone(), *offset));
+                    }
+                    Change::Delete(_) => {
+                        state.remove(&id);
+                    }
+                    Change::Patch(patch) => {
+                        if let Some((feature, version)) = state.get_mut(&id) {
+                            *feature = patch.apply(feature);
+                            *version = *offset;
+                        }
+                    }
+                }
+            }
+        }
+        state
+    }
+
+    pub fn has(&self, offset: Offset, id: &str) -> bool {
+        self.records.iter().any(|(o, changes)| *o == offset && changes.iter().any(|c| &**c.id() == id))
+    }
+}
+
+pub fn matching(state: &State, filter: &Filter) -> State {
+    state.iter().filter(|(_, (f, _))| evaluate::matches(filter, f)).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
