@@ -176,6 +176,8 @@ impl Store {
             coordinator: self.coordinator.clone(),
             clock: self.clock.clone(),
             batch: self.settings.sweep_batch,
+            log_window: self.settings.log_window,
+            durable: Default::default(),
         });
         let lease: Arc<tokio::sync::Mutex<Option<Box<dyn Lease>>>> = Arc::default();
         let interval = self.settings.sweep_interval;

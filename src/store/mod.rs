@@ -44,6 +44,8 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// Features persisted in one transaction of the delegate, about.
     pub sweep_batch: usize,
+    /// How long records stay in the log after they are durable in the long-term store.
+    pub log_window: Duration,
     /// How often the catalogue is looked at for what other instances did.
     pub catalogue_interval: Duration,
     /// How long a write waits until it is visible here, before it answers 'accepted'.
@@ -57,6 +59,7 @@ impl Default for Settings {
         Settings {
             sweep_interval: Duration::from_secs(1),
             sweep_batch: 5_000,
+            log_window: Duration::from_secs(3600),
             catalogue_interval: Duration::from_millis(500),
             apply_wait: Duration::from_secs(5),
             read_wait: Duration::from_secs(5),

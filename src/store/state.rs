@@ -33,6 +33,8 @@ pub struct PartitionState {
     /// The last marker that the log has shown.
     pub marker: Persisted,
     pub end: Offset,
+    /// The log has been cut before this, as far as this instance knows; memories of deleted features end here.
+    pub log_start: Offset,
     /// The running maximum of the log's append times.
     pub time_ms: i64,
     pub owner: bool,

@@ -3,10 +3,12 @@
 //! Safety rests on the delegate's compare-and-set alone: a sweeper that was paused for a minute and wakes up writes nothing.
 //! A failure anywhere leaves all tiers as they were, and the next turn does it again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::state::TypeState;
@@ -15,7 +17,7 @@ use crate::coordination::{CoordinationError, Coordinator, Lease};
 use crate::delegate::{Delegate, DelegateError, PersistBatch, PersistEntry, Persisting};
 use crate::format::record;
 use crate::log::{FeatureLog, LogError, NewRecord};
-use crate::model::{Expiry, FeatureId, PartitionId, Persisted, Record, Watermark};
+use crate::model::{Expiry, FeatureId, Offset, PartitionId, Persisted, Record, Watermark};
 use crate::transient::{AgeLimits, Aged};
 
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,10 @@ pub struct Sweeper {
     pub coordinator: Arc<dyn Coordinator>,
     pub clock: Arc<dyn Clock>,
     pub batch: usize,
+    /// How long records stay in the log after they are durable in the delegate.
+    pub log_window: Duration,
+    /// When, by the clock, the log had become durable to where; newest last.
+    pub durable: Mutex<VecDeque<(i64, Offset)>>,
 }
 
 impl Sweeper {
@@ -55,6 +61,29 @@ impl Sweeper {
         }
         self.state.partition(self.partition).owner = lease.is_some();
         while lease.as_ref().is_some_and(|l| l.is_held()) && self.sweep().await? {}
+        if lease.is_some() { self.cut().await } else { Ok(()) }
+    }
+
+    /// Cuts the log behind the watermark, less the window.
+    async fn cut(&self) -> Result<(), SweepError> {
+        let now_ms = self.clock.now_ms();
+        let through = self.state.partition(self.partition).watermark.durable_through;
+        let old_enough = {
+            let mut durable = self.durable.lock();
+            if durable.back().is_none_or(|(_, last)| *last < through) {
+                durable.push_back((now_ms, through));
+            }
+            let window_ms = self.log_window.as_millis() as i64;
+            let mut old_enough = None;
+            while let Some((_, offset)) = durable.pop_front_if(|(at_ms, _)| *at_ms <= now_ms - window_ms) {
+                old_enough = Some(offset);
+            }
+            old_enough
+        };
+        if let Some(before) = old_enough.filter(|o| *o > 0) {
+            self.log.cut(&self.state.log_name, self.partition, before).await?;
+            self.state.partition(self.partition).log_start = before;
+        }
         Ok(())
     }
 
@@ -100,7 +129,8 @@ impl Sweeper {
             Vec::new()
         };
         let features = entries.len();
-        let batch = PersistBatch { partition: self.partition, expected, next, entries, forget_deleted_before: 0 };
+        let forget_deleted_before = self.state.partition(self.partition).log_start;
+        let batch = PersistBatch { partition: self.partition, expected, next, entries, forget_deleted_before };
         let refused = match self.delegate.persist(&self.state.feature_type, batch).await? {
             Persisting::Conflict(now) => {
                 // Somebody else was faster: nothing was written.

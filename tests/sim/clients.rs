@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-use crate::oracle::{History, State, matching};
+use crate::oracle::{State, matching};
 use crate::world::{INSTANCES, World};
 
 const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -69,7 +69,7 @@ pub async fn write(world: Arc<World>, client: u64) {
             Err(e) => world.violated(format!("{told} -> {e}")),
         }
     }
-    let history = History::read(&world.log, &world.ft).await;
+    let history = world.history();
     for (offset, ids) in acknowledged {
         if !ids.iter().all(|id| history.has(offset, id)) {
             world.violated(format!("I1: acknowledged at {offset} and not in the log: {ids:?}"));
@@ -144,7 +144,7 @@ pub async fn read(world: Arc<World>, client: u64) {
         };
         let Some((position, answer)) = collect(&world, &store, &mut rng, query, at).await else { continue };
         world.count(|o| o.reads += 1);
-        let history = History::read(&world.log, &world.ft).await;
+        let history = world.history();
         let expected = matching(&history.at(position), &filter);
         world.tell(|| format!("reader {client} at {at}: {filter:?} at {position} -> {} features", answer.len()));
         if answer != expected {
@@ -207,7 +207,7 @@ async fn count(world: &World, store: &Arc<Store>, filter: Filter) {
     let Ok(Some(counted)) = store.count(&query, None).await else { return };
     let to = applied(store);
     world.count(|o| o.reads += 1);
-    let history = History::read(&world.log, &world.ft).await;
+    let history = world.history();
     let possible: Vec<u64> = (from..=to).map(|p| matching(&history.at(p), &filter).len() as u64).collect();
     if !possible.contains(&counted) {
         world.violated(format!(

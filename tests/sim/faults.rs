@@ -11,6 +11,7 @@ use alluvium::log::{Batch, FeatureLog, LogError, LogTail, NewRecord};
 use alluvium::model::{FeatureId, FeatureType, Offset, PartitionId, Rect, Watermark};
 use alluvium::query::Filter;
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -91,9 +92,22 @@ impl Faults {
     }
 }
 
+/// What was appended, kept when the log is cut.
+pub type Appended = Arc<Mutex<Vec<(Offset, Bytes, Bytes)>>>;
+
 pub struct FaultyLog<L> {
     pub inner: L,
     pub faults: Arc<Faults>,
+    pub appended: Appended,
+}
+
+impl<L: FeatureLog> FaultyLog<L> {
+    async fn append_and_remember(&self, records: Vec<NewRecord>) -> Result<Vec<Offset>, LogError> {
+        let offsets = self.inner.append(records.clone()).await?;
+        let remembered = records.into_iter().zip(&offsets).map(|(r, o)| (*o, r.key, r.value));
+        self.appended.lock().extend(remembered);
+        Ok(offsets)
+    }
 }
 
 #[async_trait]
@@ -111,12 +125,12 @@ impl<L: FeatureLog> FeatureLog for FaultyLog<L> {
         match self.faults.fate() {
             Fate::FailsBefore => Err(LogError::Unavailable("a fault before".into())),
             Fate::FailsAfter => {
-                self.inner.append(records).await?;
+                self.append_and_remember(records).await?;
                 self.faults.lateness().await;
                 Err(LogError::OutcomeUnknown("a fault after".into()))
             }
             Fate::Fine => {
-                let offsets = self.inner.append(records).await?;
+                let offsets = self.append_and_remember(records).await?;
                 self.faults.lateness().await;
                 Ok(offsets)
             }

@@ -5,6 +5,8 @@
 //!
 //! `SIM_SEEDS=n` runs that many seeds (`make sim`), `SIM_SEED=s` one seed with its story told.
 
+#![allow(clippy::unwrap_used)]
+
 mod clients;
 mod faults;
 mod oracle;

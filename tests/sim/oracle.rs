@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use alluvium::format::record;
-use alluvium::log::FeatureLog;
 use alluvium::model::{Change, Feature, FeatureType, Offset, Record};
 use alluvium::query::{Filter, evaluate};
+
+use crate::faults::Appended;
 
 /// A feature's values and the offset of its last change.
 pub type State = BTreeMap<String, (Feature, Offset)>;
@@ -17,22 +18,16 @@ pub struct History {
 }
 
 impl History {
-    pub async fn read(log: &impl FeatureLog, ft: &FeatureType) -> History {
-        let range = log.range(&ft.log_name(), 0).await.unwrap();
-        let mut tail = log.tail(&ft.log_name(), 0, range.start).await.unwrap();
-        let (mut records, mut at) = (Vec::new(), range.start);
-        while at < range.end {
-            let batch = tail.next().await.unwrap();
-            for r in batch.records {
-                if let Record::Changes { changes, .. } =
-                    record::decode(r.key.as_deref(), r.value.as_deref(), ft).unwrap()
-                {
-                    records.push((r.offset, changes));
-                }
+    pub fn of(appended: &Appended, ft: &FeatureType) -> History {
+        let mut records = Vec::new();
+        let mut end = 0;
+        for (offset, key, value) in appended.lock().iter() {
+            if let Record::Changes { changes, .. } = record::decode(Some(key), Some(value), ft).unwrap() {
+                records.push((*offset, changes));
             }
-            at = batch.next;
+            end = offset + 1;
         }
-        History { records, end: range.end }
+        History { records, end }
     }
 
     /// The state at a position: after every record before it.

@@ -20,7 +20,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::clients;
-use crate::faults::{Faults, FaultyDelegate, FaultyLog, SimClock};
+use crate::faults::{Appended, Faults, FaultyDelegate, FaultyLog, SimClock};
 use crate::oracle::{History, State};
 
 pub const INSTANCES: usize = 3;
@@ -63,7 +63,8 @@ pub struct Outcome {
 pub struct World {
     pub plan: Plan,
     pub ft: FeatureType,
-    pub log: MemoryLog,
+    log: MemoryLog,
+    appended: Appended,
     pub delegate: MemoryDelegate,
     clock: Arc<SimClock>,
     group: LocalCoordinator,
@@ -88,6 +89,7 @@ impl World {
             plan,
             ft,
             log: MemoryLog::new(clock.clone()),
+            appended: Appended::default(),
             delegate: MemoryDelegate::default(),
             clock,
             group: LocalCoordinator::new("nobody"),
@@ -114,6 +116,10 @@ impl World {
         self.outcome.lock().violation.get_or_insert(what);
     }
 
+    pub fn history(&self) -> History {
+        History::of(&self.appended, &self.ft)
+    }
+
     pub fn count(&self, add: impl FnOnce(&mut Outcome)) {
         add(&mut self.outcome.lock());
     }
@@ -133,7 +139,11 @@ impl World {
         let faults = Faults::new(seed, &self.plan, self.faults_on.clone(), self.sweeps.clone());
         let coordinator: Arc<dyn Coordinator> = Arc::new(self.group.join(format!("instance-{n}")));
         let parts = Parts {
-            log: Arc::new(FaultyLog { inner: self.log.clone(), faults: faults.clone() }),
+            log: Arc::new(FaultyLog {
+                inner: self.log.clone(),
+                faults: faults.clone(),
+                appended: self.appended.clone(),
+            }),
             delegate: Arc::new(FaultyDelegate { inner: self.delegate.clone(), faults }),
             coordinator,
             clock: self.clock.clone(),
@@ -141,6 +151,7 @@ impl World {
         let settings = Settings {
             sweep_interval: Duration::from_millis(300),
             sweep_batch: 3,
+            log_window: Duration::from_secs(15),
             apply_wait: Duration::from_secs(2),
             read_wait: Duration::from_secs(4),
             ..Settings::default()
@@ -193,7 +204,7 @@ impl World {
             let status: Vec<_> = self.instances.lock().iter().flatten().map(|s| s.status()).collect();
             return self.violated(format!("I4: not everything aged: {status:?}"));
         }
-        let history = History::read(&self.log, &self.ft).await;
+        let history = self.history();
         let expected = history.at(history.end);
         let rows = self.rows().await;
         if rows != expected {
