@@ -60,8 +60,9 @@ impl FeatureWriter {
 
     /// One feature element. `root_attributes` goes into its start tag as it is: the namespaces, where the feature is the
     /// whole document, else nothing. Nulls and geometries that GML cannot say (`POINT EMPTY`) are left out.
-    /// An error means that the geometry lies outside the CRS; `out` then holds a part of the feature.
+    /// An error means that the geometry has no place in the CRS; nothing is appended then.
     pub fn write(&self, out: &mut Vec<u8>, feature: &Feature, root_attributes: &str) -> Result<(), GeometryError> {
+        let begin = out.len();
         let id = gml_id(&self.type_name, &feature.id);
         for part in ["<", APP, ":", &self.type_name, root_attributes, " gml:id=\"", &id, "\">"] {
             out.extend_from_slice(part.as_bytes());
@@ -71,7 +72,8 @@ impl FeatureWriter {
             for part in ["<", APP, ":", GEOMETRY, ">"] {
                 out.extend_from_slice(part.as_bytes());
             }
-            if self.geometry(out, feature)? {
+            let written = self.geometry(out, feature).inspect_err(|_| out.truncate(begin))?;
+            if written {
                 for part in ["</", APP, ":", GEOMETRY, ">"] {
                     out.extend_from_slice(part.as_bytes());
                 }

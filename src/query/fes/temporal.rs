@@ -1,0 +1,68 @@
+//! Temporal operators between a date or date-time property and a GML instant or period (ISO 19108).
+
+use super::comparison::value_of;
+use super::{Context, FesError, Reference};
+use crate::format::xml::Element;
+use crate::model::{PropertyType, Value};
+use crate::query::filter::{CompareOp, Filter, Operand};
+
+impl Context<'_> {
+    pub(super) fn temporal(&self, e: &Element) -> Result<Filter, FesError> {
+        let [property, time] = &e.children[..] else {
+            return Err(FesError::parsing(e, "needs a property and a time"));
+        };
+        if !matches!(&*property.local, "ValueReference" | "PropertyName") {
+            return Err(FesError::not_supported(property, "the property stands first in temporal operators"));
+        }
+        let Reference::Property(slot) = self.reference(property)? else {
+            return Err(FesError::invalid(property.trimmed(), format!("'{}' is not a time", property.trimmed())));
+        };
+        let kind = self.ft.properties[slot].kind;
+        if !matches!(kind, PropertyType::Date | PropertyType::DateTime) {
+            return Err(FesError::invalid(
+                property.trimmed(),
+                format!("'{}' is of type {}", property.trimmed(), kind.name()),
+            ));
+        }
+        let (begin, end) = period(time, kind)?;
+        let compare = |op, value: Value| Filter::Compare {
+            op,
+            left: Operand::Property(slot),
+            right: Operand::Literal(value),
+            match_case: true,
+        };
+        Ok(match &*e.local {
+            "After" => compare(CompareOp::Greater, end),
+            "Before" => compare(CompareOp::Less, begin),
+            "During" => compare(CompareOp::Greater, begin).and(compare(CompareOp::Less, end)),
+            // An instant equals a period never.
+            _ if begin != end => Filter::ids([]),
+            _ => compare(CompareOp::Equal, begin),
+        })
+    }
+}
+
+/// Both ends of an instant or a period.
+fn period(e: &Element, kind: PropertyType) -> Result<(Value, Value), FesError> {
+    let instant = |e: &Element| {
+        let text = e.trimmed();
+        value_of(text, kind).map_err(|what| FesError::invalid(text, format!("line {}: {what}", e.line)))
+    };
+    let end_of = |position: &str, instant_in: &str| {
+        let nested = || e.child(instant_in)?.child("TimeInstant")?.child("timePosition");
+        let at = e.child(position).or_else(nested).ok_or_else(|| FesError::parsing(e, format!("has no {position}")))?;
+        instant(at)
+    };
+    match &*e.local {
+        "Literal" => match e.children.first() {
+            Some(inner) => period(inner, kind),
+            None => instant(e).map(|t| (t.clone(), t)),
+        },
+        "TimeInstant" => {
+            let position = e.child("timePosition").ok_or_else(|| FesError::parsing(e, "has no timePosition"))?;
+            instant(position).map(|t| (t.clone(), t))
+        }
+        "TimePeriod" => Ok((end_of("beginPosition", "begin")?, end_of("endPosition", "end")?)),
+        _ => Err(FesError::parsing(e, "a TimeInstant or TimePeriod is expected here")),
+    }
+}
