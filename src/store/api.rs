@@ -166,5 +166,11 @@ pub struct PartitionStatus {
     pub index_features: u64,
     /// Age of the oldest change that is not persisted, milliseconds.
     pub oldest_unpersisted_ms: i64,
+    /// Records that could not be read and were skipped, since the start.
+    pub poison_records: u64,
+    /// States persisted by this instance since its start.
+    pub swept_features: u64,
+    /// Turns of the sweeper that failed since the start.
+    pub sweep_failures: u64,
     pub last_error: Option<String>,
 }

@@ -187,7 +187,7 @@ impl Store {
                 tokio::time::sleep(interval).await;
                 let outcome = sweeper.turn(&mut *lease.lock().await).await;
                 if outcome.is_err() {
-                    sweeper.state.partition(partition).persist_failures += 1;
+                    sweeper.state.partition(partition).sweep_failures += 1;
                 }
                 outcome
             }

@@ -40,7 +40,7 @@ pub struct PartitionState {
     pub owner: bool,
     pub poison: u64,
     pub swept_features: u64,
-    pub persist_failures: u64,
+    pub sweep_failures: u64,
     pub last_error: Option<String>,
 }
 
@@ -135,6 +135,9 @@ impl TypeState {
                 // The index is one for all partitions of a type; told once.
                 index_features: if p == 0 { index.len() as u64 } else { 0 },
                 oldest_unpersisted_ms: index.oldest_dirty_ms(p).map_or(0, |t| (now_ms - t).max(0)),
+                poison_records: state.poison,
+                swept_features: state.swept_features,
+                sweep_failures: state.sweep_failures,
                 last_error: state.last_error.clone(),
             }
         };

@@ -104,7 +104,19 @@ impl Sweeper {
             if as_of < expected.as_of || as_of < expected.durable_through {
                 return Ok(false);
             }
-            let Some(aged) = index.aged(self.partition, self.limits()) else { return Ok(false) };
+            let limits = self.limits();
+            let aged = match index.aged(self.partition, limits) {
+                Some(aged) => aged,
+                // Other instances may hold entries that this one never had, because it started when they had been persisted:
+                // it is this one that tells them when those have expired.
+                None => {
+                    let through = expected.durable_through.max(index.changed_through(self.partition));
+                    if index.expired_through(self.partition, limits) < through {
+                        return Ok(false);
+                    }
+                    Aged { entries: Vec::new(), durable_through: through, evict_through: through }
+                }
+            };
             let next = Watermark {
                 durable_through: aged.durable_through,
                 evict_through: aged.evict_through.max(expected.evict_through),
@@ -112,7 +124,8 @@ impl Sweeper {
             };
             (aged, next)
         };
-        if next.durable_through <= expected.durable_through {
+        let moves = next.durable_through > expected.durable_through || next.evict_through > expected.evict_through;
+        if !moves || next.durable_through < expected.durable_through {
             return Ok(false);
         }
         self.persist(aged, expected, next).await

@@ -82,6 +82,8 @@ pub struct AgeLimits {
 #[derive(Debug)]
 struct Partition {
     applied: Offset,
+    /// Behind the last record of changes, whether or not it changed anything here.
+    changed_through: Offset,
     /// Reads wait until `applied` is here: base loads may have shown rows of up to this position.
     serve_from: Offset,
     dirty: DirtyQueue,
@@ -117,7 +119,7 @@ impl TransientIndex {
             by_value: indexed.map(|(slot, _)| (slot, ByValue::default())).collect(),
             partitions: start
                 .iter()
-                .map(|o| Partition { applied: *o, serve_from: *o, dirty: DirtyQueue::default() })
+                .map(|o| Partition { applied: *o, changed_through: *o, serve_from: *o, dirty: DirtyQueue::default() })
                 .collect(),
             step: 0,
             readers: Readers::default(),
@@ -203,6 +205,7 @@ impl TransientIndex {
         let partition = &mut self.partitions[step.partition as usize];
         partition.dirty.note_time(step);
         partition.applied = step.offset + 1;
+        partition.changed_through = step.offset + 1;
     }
 
     fn patch(&mut self, step: Step, patch: &Patch, bases: &FxHashMap<FeatureId, Known>) {
@@ -253,10 +256,21 @@ impl TransientIndex {
         p.applied = offset + 1;
     }
 
+    /// The position behind the last record of changes; what follows are markers.
+    pub fn changed_through(&self, partition: PartitionId) -> Offset {
+        self.partitions[partition as usize].changed_through
+    }
+
+    /// Every record before this offset was appended so long ago that what it last changed may leave.
+    pub fn expired_through(&self, partition: PartitionId, limits: AgeLimits) -> Offset {
+        let p = &self.partitions[partition as usize];
+        limits.expired_before_ms.map_or(0, |t| p.dirty.offset_at(t, p.applied))
+    }
+
     /// What should be persisted now; `None` when nothing is old enough. Removes nothing.
     pub fn aged(&self, partition: PartitionId, limits: AgeLimits) -> Option<Aged> {
         let p = &self.partitions[partition as usize];
-        let evict_limit = limits.expired_before_ms.map_or(0, |t| p.dirty.offset_at(t, p.applied));
+        let evict_limit = self.expired_through(partition, limits);
         let durable_limit = p.dirty.offset_at(limits.dirty_before_ms, p.applied).max(evict_limit);
         let mut entries: Vec<Entry> = Vec::new();
         let mut durable_through = durable_limit;

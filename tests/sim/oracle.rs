@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use alluvium::format::record;
 use alluvium::model::{Change, Feature, FeatureType, Offset, Record};
 use alluvium::query::{Filter, evaluate};
+use bytes::Bytes;
 
 use crate::faults::Appended;
 
@@ -62,4 +63,13 @@ impl History {
 
 pub fn matching(state: &State, filter: &Filter) -> State {
     state.iter().filter(|(_, (f, _))| evaluate::matches(filter, f)).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// The log, told.
+pub fn tell(appended: &Appended, ft: &FeatureType) -> String {
+    let told = |(offset, key, value): &(Offset, Bytes, Bytes)| {
+        let record = record::decode(Some(key), Some(value), ft);
+        format!("{offset}: {record:?}\n")
+    };
+    appended.lock().iter().map(told).collect()
 }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::clients;
 use crate::faults::{Appended, Faults, FaultyDelegate, FaultyLog, SimClock};
-use crate::oracle::{History, State};
+use crate::oracle::{self, History, State};
 
 pub const INSTANCES: usize = 3;
 /// Simulated time with writes and faults.
@@ -202,7 +202,8 @@ impl World {
         });
         if aged.await.is_err() {
             let status: Vec<_> = self.instances.lock().iter().flatten().map(|s| s.status()).collect();
-            return self.violated(format!("I4: not everything aged: {status:?}"));
+            let log = oracle::tell(&self.appended, &self.ft);
+            return self.violated(format!("I4: not everything aged: {status:?}\n{log}"));
         }
         let history = self.history();
         let expected = history.at(history.end);
