@@ -11,6 +11,8 @@
 //! - A tail sees only what is committed, in order, each record once, and waits at the end.
 
 pub mod embedded;
+#[cfg(feature = "cluster")]
+pub mod kafka;
 pub mod memory;
 
 use std::ops::Range;
@@ -51,7 +53,7 @@ pub struct Batch {
     pub next: Offset,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum LogError {
     /// Nothing was appended.
     #[error("the log is not available: {0}")]

@@ -32,6 +32,16 @@ macro_rules! conformance {
                 super::$test(Arc::new(EmbeddedLog::open(dir.path(), Arc::new(SystemClock)).unwrap())).await;
             })*
         }
+        #[cfg(feature = "cluster")]
+        mod kafka_conforms {
+            use std::sync::Arc;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                if let Some(settings) = super::kafka::settings() {
+                    super::$test(Arc::new(super::kafka::connect(settings).await)).await;
+                }
+            })*
+        }
     };
 }
 
@@ -568,5 +578,112 @@ mod embedded {
                 }
             }
         }
+    }
+}
+
+/// What only Kafka's log has to be asked.
+#[cfg(feature = "cluster")]
+mod kafka {
+    use alluvium::log::kafka::{KafkaLog, KafkaSettings};
+    use rdkafka::ClientConfig;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::*;
+    use crate::real;
+
+    pub fn settings() -> Option<KafkaSettings> {
+        let topic_prefix = "alluvium_test.".to_owned();
+        Some(KafkaSettings { brokers: real::server("ALLUVIUM_KAFKA")?, topic_prefix, ..KafkaSettings::default() })
+    }
+
+    pub async fn connect(settings: KafkaSettings) -> KafkaLog {
+        KafkaLog::connect(settings).await.unwrap()
+    }
+
+    /// A producer with an open transaction that has sent `values` to a log's first partition.
+    fn open_transaction(settings: &KafkaSettings, name: &str, values: &[&str]) -> BaseProducer {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &settings.brokers)
+            .set("transactional.id", unique("other"))
+            .create()
+            .unwrap();
+        producer.init_transactions(PATIENCE).unwrap();
+        producer.begin_transaction().unwrap();
+        for value in values {
+            let topic = format!("{}{name}", settings.topic_prefix);
+            producer.send(BaseRecord::<str, str>::to(&topic).partition(0).key("key").payload(value)).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+        producer
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_open_transaction_is_not_read_and_an_aborted_one_never() {
+        let Some(settings) = settings() else { return };
+        let log = connect(settings.clone()).await;
+        let name = new_log(&log, "transactions", 1).await;
+        let mut tail = log.tail(&name, 0, 0).await.unwrap();
+
+        let producer = open_transaction(&settings, &name, &["a", "b"]);
+        append(&log, &name, 0, "after a and b").await;
+        assert_silent(&mut *tail).await;
+        assert_eq!(log.range(&name, 0).await.unwrap(), 0..0, "the end is what can be read");
+        producer.commit_transaction(PATIENCE).unwrap();
+        assert_eq!(values(&read(&mut *tail, 3).await), ["a", "b", "after a and b"]);
+
+        let producer = open_transaction(&settings, &name, &["c", "d"]);
+        producer.abort_transaction(PATIENCE).unwrap();
+        // Nothing comes after what was aborted, and the end is reached all the same.
+        let end = log.range(&name, 0).await.unwrap().end;
+        let mut next = 0;
+        while next < end {
+            let batch = tokio::time::timeout(PATIENCE, tail.next()).await.expect("the end is reached").unwrap();
+            assert_eq!(values(&batch.records), Vec::<String>::new());
+            next = batch.next;
+        }
+        append(&log, &name, 0, "e").await;
+        assert_eq!(values(&read(&mut *tail, 1).await), ["e"]);
+        assert_eq!(values(&read_all(&log, &name, 0, 4).await), ["a", "b", "after a and b", "e"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_topic_that_would_lose_records_is_refused() {
+        use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+        let Some(settings) = settings() else { return };
+        let log = connect(settings.clone()).await;
+        let name = unique("lossy");
+        let topic = format!("{}{name}", settings.topic_prefix);
+        let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", &settings.brokers).create().unwrap();
+        let lossy = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+        admin.create_topics(&[lossy], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+        let Err(LogError::Mismatch { what, .. }) = log.create(&name, 1).await else { panic!("it was taken") };
+        for setting in ["cleanup.policy", "message.timestamp.type"] {
+            assert!(what.contains(setting), "{what}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_log_that_another_instance_removed_is_not_brought_back() {
+        let Some(settings) = settings() else { return };
+        let (log, other) = (connect(settings.clone()).await, connect(settings).await);
+        let name = new_log(&log, "elsewhere", 1).await;
+        append(&log, &name, 0, "x").await;
+        append(&other, &name, 0, "y").await;
+        let mut tail = log.tail(&name, 0, 0).await.unwrap();
+        read(&mut *tail, 2).await;
+        other.remove(&name).await.unwrap();
+        assert!(log.append(vec![record(&name, 0, "z")]).await.is_err());
+        assert!(log.append(vec![record(&name, 0, "z"), record(&name, 0, "z")]).await.is_err());
+        assert_not_found(log.range(&name, 0).await);
+        let told = tokio::time::timeout(PATIENCE, async { while tail.next().await.is_ok() {} }).await;
+        assert!(told.is_ok(), "the tail says so");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_a_broker_nothing_is_appended_and_all_ends_in_time() {
+        // A port that nothing listens on; no real server is needed.
+        let settings = KafkaSettings { brokers: "127.0.0.1:1".to_owned(), ..KafkaSettings::default() };
+        let connected = tokio::time::timeout(PATIENCE, KafkaLog::connect(settings)).await.expect("an answer in time");
+        assert!(matches!(connected, Err(LogError::Unavailable(_))));
     }
 }

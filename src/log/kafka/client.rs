@@ -1,0 +1,208 @@
+//! How every client of the broker is set up, what it says, and what became of a record that was sent.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseRecord, ProducerContext};
+use tokio::sync::oneshot;
+
+use crate::log::{LogError, NewRecord};
+use crate::model::Offset;
+
+/// Every request is answered within this time, or has failed.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The largest record batch that a topic takes.
+pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
+/// How the whole of a topic's records fits into that, with keys and headers.
+pub const MAX_VALUE_BYTES: usize = MAX_MESSAGE_BYTES - (64 << 10);
+
+/// How to reach the broker, and what the topics are called.
+#[derive(Clone, Debug)]
+pub struct KafkaSettings {
+    /// `host:port,host:port`, of which one has to answer.
+    pub brokers: String,
+    /// librdkafka's own properties, such as those for TLS and SASL; passed on as they are, to all clients.
+    pub properties: BTreeMap<String, String>,
+    /// A log's topic is called this and the log's name.
+    pub topic_prefix: String,
+    /// How many brokers keep each new topic.
+    pub replication: i32,
+}
+
+impl Default for KafkaSettings {
+    fn default() -> KafkaSettings {
+        KafkaSettings {
+            brokers: "127.0.0.1:9092".to_owned(),
+            properties: BTreeMap::new(),
+            topic_prefix: "alluvium.".to_owned(),
+            replication: 1,
+        }
+    }
+}
+
+impl KafkaSettings {
+    /// What all clients have in common; a property of the operator's wins.
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "alluvium")
+            // A topic is made by `create` alone: a write to one that is gone must not bring back an empty one.
+            .set("allow.auto.create.topics", "false")
+            .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
+            .set("socket.timeout.ms", PATIENCE.as_millis().to_string())
+            .set("socket.nagle.disable", "true")
+            .set("reconnect.backoff.max.ms", "1000");
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+
+    pub fn admin(&self) -> ClientConfig {
+        let mut config = self.client();
+        config.set("isolation.level", "read_committed");
+        config
+    }
+
+    pub fn producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "0")
+            .set("request.timeout.ms", "5000")
+            .set("message.timeout.ms", PATIENCE.as_millis().to_string());
+        config
+    }
+
+    pub fn transactional_producer(&self, id: &str) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("transactional.id", id).set("transaction.timeout.ms", PATIENCE.as_millis().to_string());
+        config
+    }
+
+    pub fn consumer(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            // Asked for by `assign`; no group is joined and nothing committed: positions are the store's.
+            .set("group.id", format!("{}tail", self.topic_prefix))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            .set("fetch.wait.max.ms", "200")
+            .set("fetch.error.backoff.ms", "100")
+            // What one tail may hold in memory, of what it has not handed out.
+            .set("queued.max.messages.kbytes", "16384");
+        config
+    }
+}
+
+/// Turns what librdkafka says into events of ours, and into no more of them than are of use.
+#[derive(Default)]
+pub struct Context {
+    unreachable: AtomicBool,
+}
+
+impl Context {
+    /// The broker answered.
+    fn reached(&self) {
+        if self.unreachable.swap(false, Ordering::Relaxed) {
+            tracing::info!("Kafka answers again");
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            // Normal at the end of a partition, and of interest to the tail only.
+            Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset) => {}
+            // One broker of several: the others go on.
+            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut) => {
+                tracing::debug!(error = %error, reason, "a Kafka broker cannot be reached");
+            }
+            _ if self.unreachable.swap(true, Ordering::Relaxed) => {
+                tracing::debug!(error = %error, reason, "Kafka is still in trouble");
+            }
+            _ => tracing::warn!(error = %error, reason, "Kafka is in trouble; trying on"),
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// Where a record's offset is told.
+pub type Delivery = oneshot::Sender<Result<Offset, LogError>>;
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<Delivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
+        let outcome = match result {
+            Ok(message) => {
+                self.reached();
+                Ok(message.offset() as Offset)
+            }
+            Err((error, message)) => Err(match code(error) {
+                UNKNOWN_TOPIC | UNKNOWN_PARTITION | UNKNOWN_ON_BROKER => LogError::NotFound(message.topic().to_owned()),
+                _ if was_never_written(message) => LogError::Unavailable(error.to_string()),
+                _ => LogError::OutcomeUnknown(error.to_string()),
+            }),
+        };
+        // Who appended may have gone away.
+        let _ = delivery.send(outcome);
+    }
+}
+
+pub const UNKNOWN_TOPIC: RDKafkaErrorCode = RDKafkaErrorCode::UnknownTopic;
+pub const UNKNOWN_PARTITION: RDKafkaErrorCode = RDKafkaErrorCode::UnknownPartition;
+pub const UNKNOWN_ON_BROKER: RDKafkaErrorCode = RDKafkaErrorCode::UnknownTopicOrPartition;
+
+pub fn code(error: &KafkaError) -> RDKafkaErrorCode {
+    error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)
+}
+
+/// Whether a record that failed is surely not in the log.
+#[allow(unsafe_code)]
+fn was_never_written(message: &rdkafka::message::BorrowedMessage<'_>) -> bool {
+    use rdkafka::bindings::{rd_kafka_message_status, rd_kafka_msg_status_t};
+    // SAFETY: the pointer is that of a live message, which the reference keeps; the call only reads it.
+    let status = unsafe { rd_kafka_message_status(message.ptr()) };
+    status == rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
+}
+
+/// A record as the client takes it, and where its offset will be told.
+pub fn message<'a>(
+    topic: &'a str,
+    record: &'a NewRecord,
+) -> (BaseRecord<'a, [u8], [u8], Box<Delivery>>, oneshot::Receiver<Result<Offset, LogError>>) {
+    let (delivery, offset) = oneshot::channel();
+    let mut message = BaseRecord::with_opaque_to(topic, Box::new(delivery))
+        .partition(record.partition as i32)
+        .payload(&record.value[..]);
+    if !record.key.is_empty() {
+        message = message.key(&record.key[..]);
+    }
+    (message, offset)
+}
+
+/// Runs what blocks away from the threads that serve requests.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LogError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| LogError::Unavailable(e.to_string()))
+}
+
+pub fn unavailable(error: impl std::fmt::Display) -> LogError {
+    LogError::Unavailable(error.to_string())
+}
