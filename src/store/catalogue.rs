@@ -131,25 +131,13 @@ impl Store {
         Ok(())
     }
 
-    /// Begins to tail and to sweep a type, from its watermarks. A log that does not go with them is a loss: said loudly,
-    /// never repaired silently.
+    /// Begins to tail and to sweep a type, from its watermarks.
     async fn take_up(&self, feature_type: FeatureType) -> Result<Arc<TypeState>, CatalogueError> {
         let feature_type = Arc::new(feature_type);
-        let log_name = feature_type.log_name();
-        let watermarks = self.delegate.watermarks(&feature_type).await?;
-        let mut starts = Vec::with_capacity(watermarks.len());
-        for (partition, watermark) in watermarks.into_iter().enumerate() {
-            let range = self.log.range(&log_name, partition as PartitionId).await?;
-            if watermark.durable_through < range.start || watermark.durable_through > range.end {
-                let what = format!(
-                    "the log of '{}', partition {partition}, has offsets {}..{}, but the long-term store goes on at {}",
-                    feature_type.name, range.start, range.end, watermark.durable_through
-                );
-                tracing::error!("{what}");
-                return Err(CatalogueError::Unavailable(what));
-            }
-            starts.push((watermark, range.end));
-        }
+        let starts = tailer::starts(&feature_type, &self.log, &self.delegate).await.map_err(|e| {
+            tracing::error!(feature_type = %feature_type.name, error = %e, "the feature type cannot be served");
+            CatalogueError::Unavailable(e.to_string())
+        })?;
         let state = Arc::new(TypeState::new(feature_type, &starts));
         for partition in state.partition_ids() {
             self.tail(&state, partition);

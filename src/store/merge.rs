@@ -17,7 +17,7 @@ use crate::delegate::{Delegate, DelegateError, Row, Rows, Scan, Snapshot};
 use crate::model::{Offset, Rect, Watermark};
 use crate::query::{self, Filter, Query, SortKey, TierChoice, evaluate};
 use crate::sabotage::{Safeguard, off};
-use crate::transient::{Match, ReaderTicket};
+use crate::transient::{Match, ReaderTicket, TransientIndex};
 
 /// Past so many ids in the index, a count looks at the rows rather than asking for each hidden one.
 const HIDDEN_LOOKUPS: usize = 20_000;
@@ -150,11 +150,12 @@ impl Merge {
         {
             match rows.next().await {
                 None => self.rows = None,
-                Some(Ok(batch)) => self.take_visible(batch),
-                Some(Err(e)) => {
-                    self.rows = None;
-                    self.transient.clear();
-                    return Some(Err(e.into()));
+                Some(batch) => {
+                    if let Err(e) = batch.map_err(ReadError::from).and_then(|rows| self.take_visible(rows)) {
+                        self.rows = None;
+                        self.transient.clear();
+                        return Some(Err(e));
+                    }
                 }
             }
         }
@@ -173,12 +174,23 @@ impl Merge {
         }
     }
 
-    fn take_visible(&mut self, batch: Vec<Row>) {
+    fn take_visible(&mut self, batch: Vec<Row>) -> Result<(), ReadError> {
         let index = self.state.index.read();
+        check_known(&index, &self.ticket)?;
         let visible = batch
             .into_iter()
             .filter(|row| !index.hides(&self.ticket, &row.feature.id) && evaluate::matches(&self.filter, &row.feature));
         self.buffered.extend(visible);
+        Ok(())
+    }
+}
+
+/// A read cannot go on when the index has forgotten what it must not see.
+fn check_known(index: &TransientIndex, ticket: &ReaderTicket) -> Result<(), ReadError> {
+    if index.knows(ticket) {
+        Ok(())
+    } else {
+        Err(ReadError::Unavailable("this instance had to read its log anew".into()))
     }
 }
 
@@ -215,6 +227,7 @@ pub async fn count(
             count_rows(&mut *snapshot, query.filter.clone(), visible).await?
         }
     };
+    check_known(&state.index.read(), &ticket)?;
     Ok(transient + persistent)
 }
 

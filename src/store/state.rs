@@ -65,6 +65,21 @@ impl TypeState {
         }
     }
 
+    /// Begins anew from what the delegate and the log have now.
+    pub fn begin_anew(&self, starts: &[(Watermark, Offset)]) {
+        let offsets: Vec<Offset> = starts.iter().map(|(w, _)| w.durable_through).collect();
+        let mut index = self.index.write();
+        for (partition, (watermark, end)) in self.partitions.iter().zip(starts) {
+            let mut partition = partition.lock();
+            partition.watermark = *watermark;
+            partition.end = partition.end.max(*end);
+            partition.ready_at = partition.end.max(watermark.as_of);
+        }
+        index.begin_anew(&self.feature_type, &offsets);
+        drop(index);
+        self.moved();
+    }
+
     pub fn partition(&self, partition: PartitionId) -> parking_lot::MutexGuard<'_, PartitionState> {
         self.partitions[partition as usize].lock()
     }

@@ -1,17 +1,19 @@
 //! Reads a partition of a log and applies it to the index. What a record means is decided by the index; what a base is, by
 //! the delegate; this only brings them together, in the log's order.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use parking_lot::RwLockWriteGuard;
 use rustc_hash::FxHashMap;
 
 use super::state::TypeState;
 use crate::delegate::{Base, Delegate, DelegateError};
 use crate::format::record::{self, RecordError};
 use crate::log::{Batch, FeatureLog, LogError, LogRecord};
-use crate::model::{Change, FeatureId, Offset, PartitionId, Record};
+use crate::model::{Change, FeatureId, FeatureType, Offset, PartitionId, Record, Watermark};
 use crate::sabotage::{Safeguard, off};
-use crate::transient::{Known, Step};
+use crate::transient::{Known, Step, TransientIndex};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
@@ -22,9 +24,36 @@ pub enum TailError {
     /// Written by a later program. Skipping it would lose changes.
     #[error("offset {offset}: a record of version {version}, which this program does not know: upgrade it")]
     Newer { offset: Offset, version: u8 },
+    /// Records that the long-term store needs are gone, or it is ahead of the log: one of the two is not what it was.
+    #[error(
+        "LOSS: the log '{log}', partition {partition}, has offsets {range:?}, but the long-term store goes on at {durable_through}"
+    )]
+    Loss { log: String, partition: PartitionId, range: Range<Offset>, durable_through: Offset },
+    #[error("the index was begun anew")]
+    BegunAnew,
     /// Written under a schema that this instance has not seen yet; the catalogue will bring it.
     #[error("offset {offset}: a record under schema version {version}, this instance has {known}")]
     NewerSchema { offset: Offset, version: u32, known: u32 },
+}
+
+/// Each partition's watermark and the log's end: where an index may begin. A log that does not go with its watermarks is a
+/// loss: said loudly, never repaired silently.
+pub async fn starts(
+    feature_type: &FeatureType,
+    log: &Arc<dyn FeatureLog>,
+    delegate: &Arc<dyn Delegate>,
+) -> Result<Vec<(Watermark, Offset)>, TailError> {
+    let name = feature_type.log_name();
+    let mut starts = Vec::new();
+    for (partition, watermark) in delegate.watermarks(feature_type).await?.into_iter().enumerate() {
+        let partition = partition as PartitionId;
+        let range = log.range(&name, partition).await?;
+        if watermark.durable_through < range.start || watermark.durable_through > range.end {
+            return Err(TailError::Loss { log: name, partition, range, durable_through: watermark.durable_through });
+        }
+        starts.push((watermark, range.end));
+    }
+    Ok(starts)
 }
 
 /// Changes are applied under the index's lock, about so many at once, so that readers get their turn.
@@ -37,9 +66,17 @@ pub async fn run(
     log: &Arc<dyn FeatureLog>,
     delegate: &Arc<dyn Delegate>,
 ) -> Result<(), TailError> {
-    let from = state.index.read().applied_of(partition);
+    let (from, generation) = {
+        let index = state.index.read();
+        (index.applied_of(partition), index.generation())
+    };
+    if from < log.range(&state.log_name, partition).await?.start {
+        tracing::warn!(feature_type = %state.feature_type.name, partition, offset = from, "the log was cut past this instance's progress: the index is begun anew");
+        state.begin_anew(&starts(&state.feature_type, log, delegate).await?);
+        return Ok(());
+    }
     let mut tail = log.tail(&state.log_name, partition, from).await?;
-    let mut tailer = Tailer { state, partition, delegate, run: Vec::new() };
+    let mut tailer = Tailer { state, partition, generation, delegate, run: Vec::new() };
     loop {
         let batch = tail.next().await?;
         tailer.apply(batch).await?;
@@ -50,6 +87,8 @@ pub async fn run(
 struct Tailer<'a> {
     state: &'a Arc<TypeState>,
     partition: PartitionId,
+    /// Of the index that it feeds.
+    generation: u64,
     delegate: &'a Arc<dyn Delegate>,
     /// The parts of a run whose last one has not come yet. They were appended together, so it does come; what stands between
     /// them waits with them.
@@ -73,7 +112,7 @@ impl Tailer<'_> {
         while let Some(first) = steps.next() {
             match first.record {
                 Record::Persisted(marker) => {
-                    self.state.index.write().apply_persisted(self.partition, first.step.offset, &marker);
+                    self.index()?.apply_persisted(self.partition, first.step.offset, &marker);
                     let mut partition = self.state.partition(self.partition);
                     partition.marker = marker;
                 }
@@ -94,7 +133,7 @@ impl Tailer<'_> {
             self.state.moved();
         }
         if self.run.is_empty() {
-            self.state.index.write().advance(self.partition, batch.next);
+            self.index()?.advance(self.partition, batch.next);
         }
         let mut partition = self.state.partition(self.partition);
         partition.end = partition.end.max(batch.next);
@@ -103,11 +142,17 @@ impl Tailer<'_> {
         Ok(())
     }
 
+    /// The index, to change it; an error when it was begun anew, elsewhere than where this tail stands.
+    fn index(&self) -> Result<RwLockWriteGuard<'_, TransientIndex>, TailError> {
+        let index = self.state.index.write();
+        if index.generation() == self.generation { Ok(index) } else { Err(TailError::BegunAnew) }
+    }
+
     /// Loads the bases that these changes build on, once for all of them, and applies them.
     async fn apply_changes(&self, group: &[(Step, Vec<Change>)]) -> Result<(), TailError> {
         let needed = self.state.index.read().bases_needed(group.iter().flat_map(|(_, changes)| changes));
         let bases = self.load(&needed).await?;
-        let mut index = self.state.index.write();
+        let mut index = self.index()?;
         for (step, changes) in group {
             index.apply(*step, changes, &bases);
         }
@@ -119,7 +164,7 @@ impl Tailer<'_> {
             return Ok(FxHashMap::default());
         }
         let loaded = self.delegate.load(&self.state.feature_type, ids).await?;
-        let mut index = self.state.index.write();
+        let mut index = self.index()?;
         for (partition, watermark) in loaded.watermarks.iter().enumerate() {
             index.serve_from(partition as PartitionId, watermark.as_of);
         }

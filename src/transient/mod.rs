@@ -98,6 +98,8 @@ pub struct TransientIndex {
     without_geometry: FxHashSet<u32>,
     by_value: Vec<(usize, ByValue)>,
     partitions: Vec<Partition>,
+    /// Counts how often the index was begun anew.
+    generation: u64,
     /// Counts the steps applied.
     step: u64,
     readers: Readers,
@@ -121,11 +123,28 @@ impl TransientIndex {
                 .iter()
                 .map(|o| Partition { applied: *o, changed_through: *o, serve_from: *o, dirty: DirtyQueue::default() })
                 .collect(),
+            generation: 0,
             step: 0,
             readers: Readers::default(),
             tombstones: 0,
             bytes: 0,
         }
+    }
+
+    /// Begins anew at other offsets: the log no longer has what follows the present ones. Readers that began before cannot
+    /// go on (see [`Self::knows`]).
+    pub fn begin_anew(&mut self, feature_type: &FeatureType, start: &[Offset]) {
+        let generation = self.generation + 1;
+        *self = TransientIndex { generation, ..TransientIndex::new(feature_type, start) };
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// False when the index was begun anew since this reader began: what it would have hidden is forgotten.
+    pub fn knows(&self, reader: &ReaderTicket) -> bool {
+        reader.generation() == self.generation
     }
 
     /// The next offset to apply, per partition.
@@ -313,7 +332,7 @@ impl TransientIndex {
 
     /// Announces a reader of both tiers: what it must not see in the delegate is remembered until the ticket is dropped.
     pub fn reader(&self) -> ReaderTicket {
-        self.readers.begin(self.step)
+        self.readers.begin(self.generation, self.step)
     }
 
     /// True when a delegate row of this id is hidden from that reader: the id was here when the reader began.

@@ -12,11 +12,16 @@ use crate::sabotage::{Safeguard, off};
 /// The step at which a reader began. While it lives, evictions since then are remembered.
 #[derive(Debug)]
 pub struct ReaderTicket {
+    generation: u64,
     step: u64,
     live: Arc<Mutex<BTreeMap<u64, usize>>>,
 }
 
 impl ReaderTicket {
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     pub fn step(&self) -> u64 {
         self.step
     }
@@ -50,9 +55,9 @@ pub struct Readers {
 }
 
 impl Readers {
-    pub fn begin(&self, step: u64) -> ReaderTicket {
+    pub fn begin(&self, generation: u64, step: u64) -> ReaderTicket {
         *self.live.lock().entry(step).or_default() += 1;
-        ReaderTicket { step, live: self.live.clone() }
+        ReaderTicket { generation, step, live: self.live.clone() }
     }
 
     /// Remembers an eviction while anybody reads; forgets all when nobody does.
