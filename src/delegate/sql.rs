@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use super::literal::literal;
 use crate::model::{FeatureId, FeatureType, GeometryKind, PropertyType, Rect, Value};
 use crate::query::filter::{LikePattern, LikeToken};
 use crate::query::{CompareOp, Cursor, Filter, Operand, SortKey, SpatialOp};
@@ -196,14 +197,15 @@ impl<'a> SqlWriter<'a> {
         }
     }
 
-    /// Puts a placeholder for a value.
+    /// Puts a placeholder for a value; in PostgreSQL, whose cursors take none, the value itself.
     pub fn bind(&mut self, bind: Bind) {
-        let n = self.binds.len() + 1;
-        let _ = match self.dialect {
-            Dialect::Sqlite => write!(self.sql, "?{n}"),
-            Dialect::Postgres => write!(self.sql, "${n}::{}", postgres_type(&bind)),
-        };
-        self.binds.push(bind);
+        match self.dialect {
+            Dialect::Sqlite => {
+                let _ = write!(self.sql, "?{}", self.binds.len() + 1);
+                self.binds.push(bind);
+            }
+            Dialect::Postgres => self.sql.push_str(&literal(&bind)),
+        }
     }
 
     fn exact(&mut self, sql: &str) -> Meaning {
@@ -445,21 +447,6 @@ fn own_bind(value: &Value) -> Bind {
     }
 }
 
-fn postgres_type(bind: &Bind) -> &'static str {
-    match bind {
-        Bind::Bool(_) => "bool",
-        Bind::Int(_) => "int8",
-        Bind::Number(_) => "float8",
-        // JSON is sorted as text.
-        Bind::Text(_) | Bind::Json(_) => "text",
-        Bind::Date(_) => "date",
-        Bind::Instant(_) => "timestamptz",
-        Bind::Uuid(_) => "uuid",
-        Bind::Bytes(_) => "bytea",
-        Bind::Ids(_) => "text[]",
-    }
-}
-
 fn sql_op(op: CompareOp) -> &'static str {
     match op {
         CompareOp::Equal => "=",
@@ -546,7 +533,7 @@ mod tests {
     #[test]
     fn literals_stand_on_the_right() {
         assert_eq!(written(Dialect::Sqlite, &faster_than(3.0)), ("\"speed\" > ?1".into(), 1, Meaning::Exact));
-        assert_eq!(written(Dialect::Postgres, &faster_than(3.0)).0, "\"speed\" > $1::float8");
+        assert_eq!(written(Dialect::Postgres, &faster_than(3.0)).0, "\"speed\" > '3.0'::float8");
     }
 
     #[test]

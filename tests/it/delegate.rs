@@ -432,7 +432,7 @@ async fn values_come_back_as_they_were(s: &Subject) {
             year("9999-12-30T21:59:59.999999Z"),
         ],
         vec![Value::Uuid([0; 16]), Value::Uuid([255; 16]), Value::Uuid(*b"0123456789abcdef")],
-        ["{}", "[]", "null", "1", "\"\"", "{\"a\":[1,2.5,\"é\",null,true],\"b\":{\"c\":1e100}}"].map(json).into(),
+        ["{}", "[]", "null", "1", "\"\"", "{\"a\":[1,2.5,\"é\",null,true],\"b\":{\"c\":1e+100}}"].map(json).into(),
         [&b""[..], b"\0", b"\0\x01\xfe\xff", b"text", &[7; 100_000]].map(|b| Value::Bytes(b.into())).into(),
     ];
     let mut features = vec![];
@@ -635,3 +635,6 @@ async fn open_memory() -> Option<Subject> {
 }
 
 conformance!(memory, super::open_memory);
+
+#[cfg(feature = "cluster")]
+conformance!(postgis, crate::postgis::open);

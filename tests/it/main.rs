@@ -8,4 +8,8 @@
 mod coordination;
 mod delegate;
 mod log;
+#[cfg(feature = "cluster")]
+mod postgis;
+#[cfg(feature = "cluster")]
+mod postgres;
 mod real;

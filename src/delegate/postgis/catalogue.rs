@@ -1,0 +1,156 @@
+//! The feature types, their tables and their watermarks.
+
+use super::PostGisSettings;
+use super::connection::{Connection, parsed_at, text_at};
+use super::row::column_definitions;
+use crate::delegate::literal::text;
+use crate::delegate::sql::{VERSION, quoted};
+use crate::delegate::{DelegateError, same_columns};
+use crate::model::feature_type::GEOMETRY;
+use crate::model::{FeatureType, Watermark};
+
+/// Changes of the catalogue follow one another.
+const ONE_AT_A_TIME: &str = "BEGIN; UPDATE alluvium.revision SET revision = revision + 1";
+
+/// The table of a type.
+pub fn table(settings: &PostGisSettings, name: &str) -> String {
+    format!("{}.{}", quoted(&settings.schema), quoted(name))
+}
+
+pub async fn read(connection: &mut Connection) -> Result<(u64, Vec<FeatureType>), DelegateError> {
+    // One statement sees one moment; without types there is still the revision.
+    let sql = "SELECT r.revision, c.definition FROM alluvium.revision r LEFT JOIN alluvium.catalogue c ON true \
+               ORDER BY c.name";
+    let rows = connection.rows(sql.into()).await?;
+    let revision = rows.first().map(|row| parsed_at(row, 0)).transpose()?.unwrap_or(0);
+    let definitions: Vec<Option<&str>> = rows.iter().map(|row| text_at(row, 1)).collect::<Result<_, _>>()?;
+    let types = definitions.into_iter().flatten().map(parse_definition).collect::<Result<_, _>>()?;
+    Ok((revision, types))
+}
+
+fn parse_definition(json: &str) -> Result<FeatureType, DelegateError> {
+    serde_json::from_str(json).map_err(|e| DelegateError::Mismatch(format!("a feature type cannot be read: {e}")))
+}
+
+pub async fn create(
+    connection: &mut Connection,
+    settings: &PostGisSettings,
+    t: &FeatureType,
+) -> Result<(), DelegateError> {
+    let (name, table) = (text(&t.name), table(settings, &t.name));
+    connection.run(ONE_AT_A_TIME.into()).await?;
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM alluvium.catalogue WHERE name = {name}), \
+                to_regclass({}) IS NOT NULL, \
+                (SELECT definition FROM alluvium.detached WHERE name = {name})",
+        text(&table)
+    );
+    let rows = connection.rows(sql).await?;
+    let Some(row) = rows.first() else { return Err(DelegateError::Unavailable("an empty answer".into())) };
+    let (entered, there) = (text_at(row, 0)? == Some("t"), text_at(row, 1)? == Some("t"));
+    let detached = text_at(row, 2)?.map(parse_definition).transpose()?;
+    let make_table = match detached {
+        _ if entered => return Err(DelegateError::Exists(t.name.clone())),
+        // Every row gets version 0, without a rewrite of the table.
+        Some(old) if there && same_columns(&old, t) => {
+            format!("ALTER TABLE {table} DROP COLUMN {VERSION}, ADD COLUMN {VERSION} bigint NOT NULL DEFAULT 0")
+        }
+        _ if there => return Err(DelegateError::Exists(t.name.clone())),
+        _ => format!("CREATE TABLE {table} ({})", column_definitions(t)),
+    };
+    let definition = serde_json::to_string(t).map_err(|e| DelegateError::Mismatch(e.to_string()))?;
+    let sql = format!(
+        "{make_table}; {indexes}\
+         DELETE FROM alluvium.detached WHERE name = {name}; \
+         INSERT INTO alluvium.catalogue (name, definition) VALUES ({name}, {definition}); \
+         INSERT INTO alluvium.watermark (feature_type, partition, incarnation) \
+             SELECT {name}, p, {incarnation} FROM generate_series(0, {last}) p; \
+         COMMIT",
+        indexes = create_indexes(&table, t),
+        definition = text(&definition),
+        incarnation = text(&t.incarnation),
+        last = t.partitions.saturating_sub(1),
+    );
+    connection.run(sql).await?;
+    Ok(())
+}
+
+/// Their names come from the table's, so that those of a table that is taken over are known again.
+fn create_indexes(table: &str, t: &FeatureType) -> String {
+    let index = |n: String| quoted(&format!("alluvium_{:08x}_{n}", crc32c::crc32c(t.name.as_bytes())));
+    let mut sql = String::new();
+    if t.geometry.is_some() {
+        let name = index("geom".into());
+        sql += &format!("CREATE INDEX IF NOT EXISTS {name} ON {table} USING gist ({GEOMETRY}); ");
+    }
+    for (slot, p) in t.properties.iter().enumerate().filter(|(_, p)| p.index) {
+        let column = match p.kind {
+            // The type has no order of its own.
+            crate::model::PropertyType::Json => format!("({}::text) COLLATE \"C\"", quoted(&p.name)),
+            _ => quoted(&p.name),
+        };
+        sql += &format!("CREATE INDEX IF NOT EXISTS {} ON {table} ({column}); ", index(slot.to_string()));
+    }
+    sql
+}
+
+pub async fn remove(
+    connection: &mut Connection,
+    settings: &PostGisSettings,
+    name: &str,
+    purge: bool,
+) -> Result<(), DelegateError> {
+    let (table, name) = (table(settings, name), text(name));
+    let sql = format!(
+        "{ONE_AT_A_TIME}; SELECT EXISTS (SELECT FROM alluvium.catalogue WHERE name = {name}), \
+                                 EXISTS (SELECT FROM alluvium.detached WHERE name = {name})"
+    );
+    let rows = connection.rows(sql).await?;
+    let is = |column| rows.first().map_or(Ok(false), |row| text_at(row, column).map(|v| v == Some("t")));
+    let (entered, detached) = (is(0)?, is(1)?);
+    if !entered && !(purge && detached) {
+        connection.run("ROLLBACK".into()).await?;
+        return Ok(());
+    }
+    let keep = match purge {
+        // Never a table that is not ours: there is a bookkeeping of it, as entered or as detached.
+        true => format!("DROP TABLE IF EXISTS {table}; DELETE FROM alluvium.detached WHERE name = {name}; "),
+        false => format!("INSERT INTO alluvium.detached SELECT * FROM alluvium.catalogue WHERE name = {name}; "),
+    };
+    let sql = format!(
+        "{keep}DELETE FROM alluvium.catalogue WHERE name = {name}; \
+         DELETE FROM alluvium.watermark WHERE feature_type = {name}; \
+         DELETE FROM alluvium.deleted WHERE feature_type = {name}; \
+         DELETE FROM alluvium.refused WHERE feature_type = {name}; \
+         COMMIT"
+    );
+    connection.run(sql).await?;
+    Ok(())
+}
+
+/// The query whose rows [`read_watermarks`] takes.
+pub fn select_watermarks(t: &FeatureType) -> String {
+    format!(
+        "SELECT incarnation, durable_through, evict_through, as_of FROM alluvium.watermark \
+         WHERE feature_type = {} ORDER BY partition",
+        text(&t.name)
+    )
+}
+
+pub const WATERMARK_COLUMNS: usize = 4;
+
+pub fn read_watermarks(t: &FeatureType, rows: &[sqlx::postgres::PgRow]) -> Result<Vec<Watermark>, DelegateError> {
+    let mut watermarks = Vec::with_capacity(rows.len());
+    for row in rows {
+        let incarnation = text_at(row, 0)?.unwrap_or_default();
+        if incarnation != t.incarnation {
+            return Err(DelegateError::wrong_incarnation(t, incarnation));
+        }
+        watermarks.push(Watermark {
+            durable_through: parsed_at(row, 1)?,
+            evict_through: parsed_at(row, 2)?,
+            as_of: parsed_at(row, 3)?,
+        });
+    }
+    if watermarks.is_empty() { Err(DelegateError::NotFound(t.name.clone())) } else { Ok(watermarks) }
+}

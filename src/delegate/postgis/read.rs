@@ -1,0 +1,305 @@
+//! Reading: a snapshot is a read-only transaction of its own connection, and a scan is a cursor in it.
+//!
+//! A cursor, so that the reader sets the pace, and a scan that is broken off costs nothing and leaves the connection whole.
+//! Opening a snapshot is one round trip, and so is a scan with its first rows; the end is not waited for.
+//!
+//! Invariant: every use of the connection runs to its end in a task of its own ([`uncancelled`]), or the connection is closed.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use rustc_hash::FxHashMap;
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row as _};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use super::PostGisSettings;
+use super::catalogue::{WATERMARK_COLUMNS, read_watermarks, select_watermarks, table};
+use super::connection::{Connection, parsed_at, text_at, uncancelled};
+use super::row::{read, select_list};
+use crate::delegate::literal::literal;
+use crate::delegate::sql::{Bind, Dialect, Meaning, SqlWriter};
+use crate::delegate::{Base, Bases, DelegateError, Row, Rows, Scan, Snapshot};
+use crate::model::feature_type::GEOMETRY;
+use crate::model::{FeatureId, FeatureType, Offset, Rect, Watermark};
+use crate::query::Filter;
+
+/// Rows of the first batch, when the caller does not say how many it expects.
+const FIRST_ROWS: u64 = 256;
+const MOST_ROWS: u64 = 2048;
+/// What a batch should not be much larger than.
+const BATCH_BYTES: u64 = 1 << 20;
+
+/// A transaction that sees one moment.
+struct Transaction {
+    /// `None` once it has failed: an error in a transaction ends it.
+    connection: Mutex<Option<Connection>>,
+    /// Where its end is carried out, whoever drops it.
+    runtime: Handle,
+}
+
+impl Transaction {
+    /// Begins, and runs a first query, whose rows are returned.
+    async fn begin(
+        pool: PgPool,
+        settings: PostGisSettings,
+        first: String,
+    ) -> Result<(Arc<Transaction>, Vec<PgRow>), DelegateError> {
+        uncancelled(async move {
+            let mut connection = Connection::take(&pool, settings.patience()).await?;
+            let rows = connection.rows(format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {first}")).await?;
+            let transaction = Transaction { connection: Mutex::new(Some(connection)), runtime: Handle::current() };
+            Ok::<_, sqlx::Error>((Arc::new(transaction), rows))
+        })
+        .await
+    }
+
+    async fn with_rows<T: Send>(
+        &self,
+        sql: String,
+        mut each: impl FnMut(PgRow) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, DelegateError> {
+        let mut guard = self.connection.lock().await;
+        let gone = || DelegateError::Unavailable("the transaction has ended after an error".into());
+        let mut connection = guard.take().ok_or_else(gone)?;
+        let mut values = Vec::new();
+        connection
+            .each_row(sql, |row| {
+                values.push(each(row)?);
+                Ok(())
+            })
+            .await?;
+        *guard = Some(connection);
+        Ok(values)
+    }
+
+    async fn rows(self: &Arc<Self>, sql: String) -> Result<Vec<PgRow>, DelegateError> {
+        let this = self.clone();
+        uncancelled(async move { this.with_rows(sql, Ok).await }).await
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.connection.get_mut().take() {
+            self.runtime.spawn(async move {
+                // Otherwise it is closed, which ends the transaction too.
+                if connection.run("COMMIT".into()).await.is_ok() {
+                    connection.give_back();
+                }
+            });
+        }
+    }
+}
+
+pub struct PostGisSnapshot {
+    transaction: Arc<Transaction>,
+    feature_type: Arc<FeatureType>,
+    /// Quoted, with its schema.
+    table: String,
+    watermarks: Vec<Watermark>,
+    cursors: u32,
+}
+
+impl PostGisSnapshot {
+    pub async fn open(
+        pool: &PgPool,
+        settings: &PostGisSettings,
+        t: &Arc<FeatureType>,
+    ) -> Result<PostGisSnapshot, DelegateError> {
+        let (snapshot, _) = PostGisSnapshot::open_with(pool, settings, t, "").await?;
+        Ok(snapshot)
+    }
+
+    /// Also runs a query of fewer columns than [`select_watermarks`] has; returns its rows.
+    async fn open_with(
+        pool: &PgPool,
+        settings: &PostGisSettings,
+        t: &Arc<FeatureType>,
+        query: &str,
+    ) -> Result<(PostGisSnapshot, Vec<PgRow>), DelegateError> {
+        let first = format!("{}; {query}", select_watermarks(t));
+        let (transaction, rows) = Transaction::begin(pool.clone(), settings.clone(), first).await?;
+        let (watermarks, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.len() == WATERMARK_COLUMNS);
+        let watermarks = read_watermarks(t, &watermarks)?;
+        let table = table(settings, &t.name);
+        Ok((PostGisSnapshot { transaction, feature_type: t.clone(), table, watermarks, cursors: 0 }, others))
+    }
+}
+
+/// What is known of ids: rows, or memories of deleted features.
+pub async fn load(
+    pool: &PgPool,
+    settings: &PostGisSettings,
+    t: &FeatureType,
+    ids: &[FeatureId],
+) -> Result<Bases, DelegateError> {
+    let t = Arc::new(t.clone());
+    let deleted = format!(
+        "SELECT id, version FROM alluvium.deleted WHERE feature_type = {} AND id = ANY({})",
+        literal(&Bind::Text(t.name.clone())),
+        literal(&Bind::Ids(ids.to_vec()))
+    );
+    let (mut snapshot, deleted) = PostGisSnapshot::open_with(pool, settings, &t, &deleted).await?;
+    let mut known: FxHashMap<FeatureId, Base> = FxHashMap::default();
+    for row in &deleted {
+        known.insert(text_at(row, 0)?.unwrap_or_default().into(), Base::Deleted(parsed_at(row, 1)?));
+    }
+    if !ids.is_empty() {
+        let filter = Filter::ids(ids.iter().cloned());
+        let mut rows = snapshot.scan(Scan { filter, expected_rows: Some(ids.len() as u64), ..Scan::default() }).await?;
+        while let Some(batch) = rows.next().await {
+            for row in batch? {
+                let id = row.feature.id.clone();
+                let version = row.version.max(deleted_version(known.get(&id)));
+                known.insert(id, Base::Row(Row { version, ..row }));
+            }
+        }
+    }
+    let bases = ids.iter().map(|id| known.get(id).cloned()).collect();
+    Ok(Bases { bases, watermarks: snapshot.watermarks.clone() })
+}
+
+/// A row that another tool wrote after the deletion has outlived every record up to that.
+fn deleted_version(base: Option<&Base>) -> Offset {
+    match base {
+        Some(Base::Deleted(version)) => *version,
+        _ => 0,
+    }
+}
+
+#[async_trait]
+impl Snapshot for PostGisSnapshot {
+    fn watermarks(&self) -> &[Watermark] {
+        &self.watermarks
+    }
+
+    async fn scan(&mut self, scan: Scan) -> Result<Rows, DelegateError> {
+        self.cursors += 1;
+        let cursor = format!("scan_{}", self.cursors);
+        let count = scan.expected_rows.unwrap_or(FIRST_ROWS).clamp(1, MOST_ROWS);
+        // How much of the rows the plan is to be made for: a page wants its first rows soon.
+        let fraction = if scan.expected_rows.is_some() { 0.1 } else { 1.0 };
+        let query = select(&self.feature_type, &self.table, &scan);
+        let fetch = Fetch {
+            transaction: self.transaction.clone(),
+            feature_type: self.feature_type.clone(),
+            cursor: cursor.clone(),
+            before: format!(
+                "CLOSE ALL; SET LOCAL cursor_tuple_fraction = {fraction}; DECLARE {cursor} BINARY NO SCROLL CURSOR FOR {query}; "
+            ),
+            count,
+        };
+        let first = uncancelled(fetch.run()).await?;
+        Ok(stream(first))
+    }
+
+    async fn count(&mut self, filter: &Filter) -> Result<Option<u64>, DelegateError> {
+        let before = format!("SELECT count(*) FROM {} WHERE ", self.table);
+        let mut writer = SqlWriter::new(Dialect::Postgres, &self.feature_type, before);
+        if writer.filter(filter) != Meaning::Exact {
+            return Ok(None);
+        }
+        let rows = self.transaction.rows(writer.sql).await?;
+        rows.first().map(|row| Ok(parsed_at(row, 0)?)).transpose()
+    }
+
+    async fn bounds(&mut self) -> Result<Option<Rect>, DelegateError> {
+        if self.feature_type.geometry.is_none() {
+            return Ok(None);
+        }
+        let sql = format!(
+            "SELECT ST_XMin(e), ST_YMin(e), ST_XMax(e), ST_YMax(e) FROM (SELECT ST_Extent({GEOMETRY})::box3d e FROM {}) x",
+            self.table
+        );
+        let rows = self.transaction.rows(sql).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        if text_at(row, 0)?.is_none() {
+            return Ok(None);
+        }
+        let [min_x, min_y, max_x, max_y] =
+            [parsed_at(row, 0)?, parsed_at(row, 1)?, parsed_at(row, 2)?, parsed_at(row, 3)?];
+        Ok(Some(Rect { min_x, min_y, max_x, max_y }))
+    }
+}
+
+fn select(t: &FeatureType, table: &str, scan: &Scan) -> String {
+    let mut writer = SqlWriter::new(Dialect::Postgres, t, format!("SELECT {} FROM {table} WHERE ", select_list(t)));
+    writer.filter(&scan.filter);
+    let sort = scan.order.as_deref().unwrap_or_default();
+    if let Some(cursor) = &scan.after {
+        writer.sql.push_str(" AND ");
+        writer.after(cursor, sort);
+    }
+    if scan.order.is_some() {
+        writer.sql.push_str(" ORDER BY ");
+        writer.order_by(sort);
+    }
+    writer.sql
+}
+
+/// The next rows of a cursor.
+struct Fetch {
+    transaction: Arc<Transaction>,
+    feature_type: Arc<FeatureType>,
+    cursor: String,
+    /// What is to be run first.
+    before: String,
+    count: u64,
+}
+
+struct Batch {
+    rows: Vec<Row>,
+    /// `None`: these were the last.
+    next: Option<Fetch>,
+}
+
+impl Fetch {
+    async fn run(self) -> Result<Batch, DelegateError> {
+        let sql = format!("{}FETCH FORWARD {} FROM {}", self.before, self.count, self.cursor);
+        let mut bytes = 0;
+        let read = |row: PgRow| {
+            let (row, size) = read(&self.feature_type, &row)?;
+            bytes += size as u64;
+            Ok(row)
+        };
+        let rows = self.transaction.with_rows(sql, read).await?;
+        let got = rows.len() as u64;
+        let next = (got == self.count).then(|| {
+            let fitting = BATCH_BYTES * got / bytes.max(1);
+            Fetch { before: String::new(), count: fitting.clamp(16, MOST_ROWS), ..self }
+        });
+        Ok(Batch { rows, next })
+    }
+}
+
+/// The first batch, then the others, each of which is fetched while the caller works on the one before. The second is only
+/// fetched when it is asked for: a page seldom needs it.
+fn stream(first: Batch) -> Rows {
+    enum Coming {
+        Here(Batch),
+        Later(Fetch),
+        Running(JoinHandle<Result<Batch, DelegateError>>),
+        Nothing,
+    }
+    let step = async |coming: Coming| {
+        let (batch, is_first) = match coming {
+            Coming::Nothing => return None,
+            Coming::Here(batch) => (Ok(batch), true),
+            Coming::Later(fetch) => (uncancelled(fetch.run()).await, false),
+            Coming::Running(task) => {
+                (task.await.unwrap_or_else(|e| Err(DelegateError::Unavailable(e.to_string()))), false)
+            }
+        };
+        Some(match batch {
+            Err(e) => (Err(e), Coming::Nothing),
+            Ok(Batch { rows, next: None }) => (Ok(rows), Coming::Nothing),
+            Ok(Batch { rows, next: Some(fetch) }) if is_first => (Ok(rows), Coming::Later(fetch)),
+            Ok(Batch { rows, next: Some(fetch) }) => (Ok(rows), Coming::Running(tokio::spawn(fetch.run()))),
+        })
+    };
+    futures::stream::unfold(Coming::Here(first), step).boxed()
+}
