@@ -127,7 +127,7 @@ struct ZooKeeperLease {
 
 impl ZooKeeperLease {
     /// Ends a lease whose node is not ours.
-    fn forget(mut self: Box<Self>, session: &Session) {
+    fn forget(mut self, session: &Session) {
         session.taken.lock().remove(&self.resource);
         self.session = Weak::new();
     }

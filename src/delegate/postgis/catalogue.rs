@@ -108,7 +108,8 @@ pub async fn remove(
     let rows = connection.rows(sql).await?;
     let is = |column| rows.first().map_or(Ok(false), |row| text_at(row, column).map(|v| v == Some("t")));
     let (entered, detached) = (is(0)?, is(1)?);
-    if !entered && !(purge && detached) {
+    let nothing_to_do = !(entered || purge && detached);
+    if nothing_to_do {
         connection.run("ROLLBACK".into()).await?;
         return Ok(());
     }
