@@ -13,3 +13,4 @@ mod postgis;
 #[cfg(feature = "cluster")]
 mod postgres;
 mod real;
+mod store;

@@ -1,0 +1,323 @@
+//! The store on each stack, from the first write to the merged read: every function of the suite is a test of each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium::clock::SystemClock;
+use alluvium::coordination::local::LocalCoordinator;
+use alluvium::delegate::memory::MemoryDelegate;
+use alluvium::log::memory::MemoryLog;
+use alluvium::model::{Feature, FeatureType, Geometry, Position, Rect, Value};
+use alluvium::query::{CompareOp, Cursor, Filter, Operand, Query, SortKey, TierChoice};
+use alluvium::store::{
+    Action, ActionKind, CatalogueError, Existing, FeatureChanges, Item, Parts, Settings, Store, Tier, Transaction,
+    WriteError, Written,
+};
+use futures::StreamExt;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes one test of each function of the suite for each stack.
+macro_rules! on_each_stack {
+    ($($test:ident),* $(,)?) => {
+        mod in_memory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::World::in_memory()).await;
+            })*
+        }
+    };
+}
+
+on_each_stack! {
+    a_feature_lives_in_one_tier_after_the_other,
+    what_moved_or_was_deleted_does_not_come_back,
+    patches_build_on_what_was_persisted,
+    an_action_sees_those_before_it,
+    a_transaction_is_all_or_nothing,
+    pages_in_any_order_give_each_feature_once,
+    another_instance_reads_what_was_written,
+    a_restart_loses_nothing,
+    types_come_and_go_on_every_instance,
+    a_large_transaction_is_one,
+}
+
+/// The parts of a stack, and names that no other test uses.
+pub struct World {
+    /// Makes the parts of another instance; `None` where there can only be one.
+    parts: Box<dyn Fn(&str) -> Parts + Send + Sync>,
+}
+
+impl World {
+    fn in_memory() -> World {
+        let (log, delegate) = (MemoryLog::new(Arc::new(SystemClock)), MemoryDelegate::default());
+        let group = LocalCoordinator::new("nobody");
+        group.leave();
+        let parts = move |instance: &str| Parts {
+            log: Arc::new(log.clone()),
+            delegate: Arc::new(delegate.clone()),
+            coordinator: Arc::new(group.join(instance)),
+            clock: Arc::new(SystemClock),
+        };
+        World { parts: Box::new(parts) }
+    }
+
+    async fn instance(&self, name: &str) -> Arc<Store> {
+        let settings = Settings {
+            sweep_interval: Duration::from_millis(50),
+            catalogue_interval: Duration::from_millis(100),
+            ..Settings::default()
+        };
+        let store = Store::start((self.parts)(name), settings, Vec::new()).await.unwrap();
+        until("ready", || async { store.is_ready() }).await;
+        store
+    }
+}
+
+async fn until<F: Future<Output = bool>>(what: &str, reached: impl Fn() -> F) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !reached().await {
+        assert!(tokio::time::Instant::now() < deadline, "not {what} in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A type of a name that is used once. `expiry` in seconds.
+fn ships(expiry: f64) -> FeatureType {
+    let name = format!("ships_{}", &uuid::Uuid::now_v7().simple().to_string()[20..]);
+    toml::from_str(&format!(
+        "name = '{name}'\nexpiry = {expiry}\ngeometry = {{ type = 'Point' }}\n\
+         properties = [{{ name = 'name', type = 'string' }}, {{ name = 'speed', type = 'number' }}]"
+    ))
+    .unwrap()
+}
+
+fn ship(id: &str, x: f64, name: &str) -> Feature {
+    Feature {
+        id: id.into(),
+        geometry: Geometry::point(x, 50.0).ok(),
+        properties: vec![Value::String(name.into()), Value::Number(x)],
+    }
+}
+
+fn insert(ft: &FeatureType, features: Vec<Feature>, existing: Existing) -> Action {
+    Action { feature_type: ft.name.clone(), kind: ActionKind::Insert { features, existing } }
+}
+
+fn delete(ft: &FeatureType, filter: Filter) -> Action {
+    Action { feature_type: ft.name.clone(), kind: ActionKind::Delete { filter } }
+}
+
+fn set_speed(ft: &FeatureType, filter: Filter, speed: f64) -> Action {
+    let changes = FeatureChanges { geometry: None, properties: vec![(1, Value::Number(speed))] };
+    Action { feature_type: ft.name.clone(), kind: ActionKind::Update { filter, changes } }
+}
+
+fn by_id(id: &str) -> Filter {
+    Filter::ids([id.into()])
+}
+
+fn near(x: f64) -> Filter {
+    Filter::Bbox(Rect { min_x: x - 0.1, min_y: 49.0, max_x: x + 0.1, max_y: 51.0 })
+}
+
+fn speed_is(speed: f64) -> Filter {
+    Filter::Compare {
+        op: CompareOp::Equal,
+        left: Operand::Property(1),
+        right: Operand::Literal(Value::Number(speed)),
+        match_case: true,
+    }
+}
+
+async fn write(store: &Store, actions: Vec<Action>) -> Result<Written, WriteError> {
+    store.write(Transaction { actions, ..Transaction::default() }).await
+}
+
+fn query(ft: &FeatureType, filter: Filter) -> Query {
+    Query { feature_type: ft.name.clone(), filter, ..Query::default() }
+}
+
+async fn items(store: &Store, query: Query) -> Vec<Item> {
+    store.read(query).await.unwrap().items.map(Result::unwrap).collect().await
+}
+
+async fn ids(store: &Store, query: Query) -> Vec<String> {
+    items(store, query).await.iter().map(|i| i.feature.id.to_string()).collect()
+}
+
+async fn count(store: &Store, ft: &FeatureType, filter: Filter, tier: TierChoice) -> u64 {
+    store.count(&Query { tier, ..query(ft, filter) }, None).await.unwrap().unwrap()
+}
+
+async fn all_aged(store: &Store, ft: &FeatureType) {
+    until("aged", || async { count(store, ft, Filter::All, TierChoice::Transient).await == 0 }).await;
+}
+
+async fn a_feature_lives_in_one_tier_after_the_other(world: World) {
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(ships(0.3)).await.unwrap();
+    let written = write(&store, vec![insert(&ft, vec![ship("a", 1.0, "Ada")], Existing::Replace)]).await.unwrap();
+    assert!(written.applied);
+    let first = items(&store, query(&ft, Filter::All)).await;
+    assert_eq!((first.len(), first[0].tier), (1, Tier::Transient));
+    until("persisted", || async { items(&store, query(&ft, Filter::All)).await[0].tier == Tier::Persistent }).await;
+    let later = items(&store, query(&ft, Filter::All)).await;
+    assert_eq!((&later[0].feature, later[0].version), (&first[0].feature, first[0].version));
+    assert_eq!(count(&store, &ft, Filter::All, TierChoice::Transient).await, 0);
+    assert_eq!(count(&store, &ft, Filter::All, TierChoice::Persistent).await, 1);
+}
+
+async fn what_moved_or_was_deleted_does_not_come_back(world: World) {
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(ships(0.3)).await.unwrap();
+    let two = vec![ship("a", 1.0, "Ada"), ship("b", 1.0, "Bob")];
+    write(&store, vec![insert(&ft, two, Existing::Replace)]).await.unwrap();
+    all_aged(&store, &ft).await;
+    assert_eq!(ids(&store, query(&ft, near(1.0))).await, ["a", "b"]);
+    write(&store, vec![insert(&ft, vec![ship("a", 9.0, "Ada")], Existing::Replace), delete(&ft, by_id("b"))])
+        .await
+        .unwrap();
+    // In the index, on their way, and persisted again: the answers stay the same.
+    for _ in 0..40 {
+        assert!(ids(&store, query(&ft, near(1.0))).await.is_empty());
+        assert_eq!(ids(&store, query(&ft, near(9.0))).await, ["a"]);
+        let tiers = [TierChoice::Merged, TierChoice::Transient, TierChoice::Persistent];
+        assert_eq!(count(&store, &ft, Filter::All, tiers[0]).await, 1);
+        assert_eq!(count(&store, &ft, near(1.0), tiers[0]).await, 0);
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    all_aged(&store, &ft).await;
+    assert_eq!(ids(&store, query(&ft, Filter::All)).await, ["a"]);
+}
+
+async fn patches_build_on_what_was_persisted(world: World) {
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(ships(0.2)).await.unwrap();
+    write(&store, vec![insert(&ft, vec![ship("a", 1.0, "Ada")], Existing::Replace)]).await.unwrap();
+    all_aged(&store, &ft).await;
+    let updated = write(&store, vec![set_speed(&ft, by_id("a"), 7.0)]).await.unwrap();
+    assert_eq!(updated.ids.concat().len(), 1);
+    let now = items(&store, query(&ft, speed_is(7.0))).await;
+    assert_eq!(now[0].feature.properties, [Value::String("Ada".into()), Value::Number(7.0)]);
+    assert!(write(&store, vec![set_speed(&ft, by_id("nobody"), 7.0)]).await.unwrap().ids.concat().is_empty());
+    all_aged(&store, &ft).await;
+    assert_eq!(items(&store, query(&ft, speed_is(7.0))).await[0].feature, now[0].feature);
+}
+
+async fn an_action_sees_those_before_it(world: World) {
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(ships(60.0)).await.unwrap();
+    let actions = vec![
+        insert(&ft, vec![ship("a", 1.0, "Ada"), ship("b", 2.0, "Bob")], Existing::Refuse),
+        set_speed(&ft, near(1.0), 5.0),
+        delete(&ft, speed_is(5.0)),
+        set_speed(&ft, by_id("b"), 3.0),
+        set_speed(&ft, by_id("a"), 3.0),
+        insert(&ft, vec![ship("a", 4.0, "Eve")], Existing::Refuse),
+    ];
+    let matched: Vec<usize> = write(&store, actions).await.unwrap().ids.iter().map(Vec::len).collect();
+    assert_eq!(matched, [2, 1, 1, 1, 0, 1]);
+    let all = items(&store, query(&ft, Filter::All)).await;
+    let told: Vec<_> = all.iter().map(|i| (&*i.feature.id, i.feature.properties[1].clone())).collect();
+    assert_eq!(told, [("a", Value::Number(4.0)), ("b", Value::Number(3.0))]);
+}
+
+async fn a_transaction_is_all_or_nothing(world: World) {
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(ships(60.0)).await.unwrap();
+    write(&store, vec![insert(&ft, vec![ship("a", 1.0, "Ada")], Existing::Refuse)]).await.unwrap();
+    let taken = vec![insert(&ft, vec![ship("b", 1.0, "Bob"), ship("a", 1.0, "Eve")], Existing::Refuse)];
+    assert!(matches!(write(&store, taken).await, Err(WriteError::Exists { id, .. }) if &*id == "a"));
+    let mut wrong = ship("c", 1.0, "Eve");
+    wrong.properties[1] = Value::String("fast".into());
+    let wrong =
+        vec![insert(&ft, vec![ship("b", 1.0, "Bob")], Existing::Replace), insert(&ft, vec![wrong], Existing::Replace)];
+    let refused = write(&store, wrong).await;
+    assert!(matches!(refused, Err(WriteError::Invalid { action: 1, error }) if error.locator == "speed"));
+    assert_eq!(ids(&store, query(&ft, Filter::All)).await, ["a"]);
+}
+
+async fn pages_in_any_order_give_each_feature_once(world: World) {
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(ships(0.2)).await.unwrap();
+    let some =
+        |from: usize| (from..from + 50).map(|n| ship(&format!("s{n:03}"), (n % 7) as f64, "x")).collect::<Vec<_>>();
+    write(&store, vec![insert(&ft, some(0), Existing::Replace)]).await.unwrap();
+    all_aged(&store, &ft).await;
+    write(&store, vec![insert(&ft, some(30), Existing::Replace)]).await.unwrap();
+    let sort = vec![SortKey { property: 1, descending: true }];
+    let (mut after, mut seen): (Option<Cursor>, Vec<String>) = (None, Vec::new());
+    loop {
+        let page = Query { sort: sort.clone(), limit: Some(7), after: after.clone(), ..query(&ft, Filter::All) };
+        let page = items(&store, page).await;
+        let Some(last) = page.last() else { break };
+        after = Some(Cursor::of(&last.feature, &sort));
+        seen.extend(page.iter().map(|i| i.feature.id.to_string()));
+    }
+    let whole = ids(&store, Query { sort, ..query(&ft, Filter::All) }).await;
+    assert_eq!((seen.len(), &seen), (80, &whole));
+    let by_start = ids(&store, Query { start: 70, limit: Some(20), ..query(&ft, Filter::All) }).await;
+    assert_eq!(by_start.len(), 10);
+    assert_eq!(count(&store, &ft, Filter::All, TierChoice::Merged).await, 80);
+}
+
+async fn another_instance_reads_what_was_written(world: World) {
+    let (one, two) = (world.instance("one").await, world.instance("two").await);
+    let ft = one.create_feature_type(ships(0.5)).await.unwrap();
+    until("known", || async { two.feature_type(&ft.name).is_some() }).await;
+    for n in 0..20 {
+        let written =
+            write(&one, vec![insert(&ft, vec![ship("a", f64::from(n), "Ada")], Existing::Replace)]).await.unwrap();
+        let there = Query { at_least: written.position, ..query(&ft, Filter::All) };
+        let there = items(&two, there).await;
+        assert_eq!(there[0].feature.properties[1], Value::Number(f64::from(n)));
+    }
+    all_aged(&one, &ft).await;
+    all_aged(&two, &ft).await;
+    assert_eq!(items(&one, query(&ft, Filter::All)).await, items(&two, query(&ft, Filter::All)).await);
+}
+
+async fn a_restart_loses_nothing(world: World) {
+    let first = world.instance("one").await;
+    let ft = first.create_feature_type(ships(0.3)).await.unwrap();
+    let twenty = |x: f64| (0..20).map(move |n| ship(&format!("s{n}"), x, "x")).collect::<Vec<_>>();
+    write(&first, vec![insert(&ft, twenty(1.0), Existing::Replace)]).await.unwrap();
+    all_aged(&first, &ft).await;
+    write(&first, vec![insert(&ft, twenty(2.0), Existing::Replace), delete(&ft, by_id("s7"))]).await.unwrap();
+    let before = items(&first, query(&ft, Filter::All)).await;
+    first.abort();
+    drop(first);
+    let second = world.instance("one").await;
+    let after = items(&second, query(&ft, Filter::All)).await;
+    let told = |items: &[Item]| items.iter().map(|i| (i.feature.clone(), i.version)).collect::<Vec<_>>();
+    assert_eq!((after.len(), told(&after)), (19, told(&before)));
+    all_aged(&second, &ft).await;
+    assert_eq!(told(&items(&second, query(&ft, Filter::All)).await), told(&before));
+}
+
+async fn types_come_and_go_on_every_instance(world: World) {
+    let (one, two) = (world.instance("one").await, world.instance("two").await);
+    let ft = one.create_feature_type(ships(0.2)).await.unwrap();
+    assert!(matches!(one.create_feature_type((*ft).clone()).await, Err(CatalogueError::Exists(_))));
+    until("known", || async { two.feature_type(&ft.name).is_some() }).await;
+    let written = write(&two, vec![insert(&ft, vec![ship("a", 1.0, "Ada")], Existing::Replace)]).await.unwrap();
+    all_aged(&one, &ft).await;
+    one.remove_feature_type(&ft.name, true).await.unwrap();
+    until("gone", || async { two.feature_type(&ft.name).is_none() }).await;
+    let again = one.create_feature_type(FeatureType { incarnation: String::new(), ..(*ft).clone() }).await.unwrap();
+    assert!(ids(&one, query(&again, Filter::All)).await.is_empty());
+    let stale = Query { at_least: written.position, ..query(&again, Filter::All) };
+    assert!(one.read(stale).await.is_err(), "a position of the type that is gone");
+}
+
+async fn a_large_transaction_is_one(world: World) {
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(ships(60.0)).await.unwrap();
+    let long_name = "n".repeat(2_000);
+    let many = (0..20_000).map(|n| ship(&format!("s{n}"), f64::from(n % 180), &long_name)).collect();
+    let written = write(&store, vec![insert(&ft, many, Existing::Replace)]).await.unwrap();
+    assert!(written.applied);
+    assert_eq!(count(&store, &ft, Filter::All, TierChoice::Merged).await, 20_000);
+    assert_ne!(written.position, Position::default());
+}
