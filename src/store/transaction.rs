@@ -29,7 +29,7 @@ pub(super) async fn resolve(store: &Store, transaction: Transaction) -> Result<R
         store,
         at_least: transaction.at_least,
         types: BTreeMap::new(),
-        overlays: transaction.actions.len() > 1 && transaction.actions.iter().any(needs_look_up),
+        overlays: transaction.actions.iter().any(needs_look_up),
     };
     resolver.prefetch(&transaction.actions).await?;
     let mut ids = Vec::with_capacity(transaction.actions.len());
@@ -51,9 +51,8 @@ struct Resolver<'a> {
 struct TypeWork {
     state: Arc<TypeState>,
     changes: Vec<Change>,
-    /// Features that were asked by id, as they stood before this transaction; ids asked and not found are in `asked` alone.
+    /// Features that the actions name by id, as they stood before this transaction.
     known: FxHashMap<FeatureId, Arc<Feature>>,
-    asked: FxHashSet<FeatureId>,
     /// What this transaction has made of features so far; `None`: deleted.
     overlay: FxHashMap<FeatureId, Option<Arc<Feature>>>,
 }
@@ -84,17 +83,11 @@ impl Resolver<'_> {
         }
         for (name, ids) in wanted {
             let state = self.store.state(name).ok_or_else(|| WriteError::UnknownType(name.to_owned()))?;
-            let mut work = TypeWork {
-                state,
-                changes: Vec::new(),
-                known: FxHashMap::default(),
-                asked: FxHashSet::default(),
-                overlay: FxHashMap::default(),
-            };
+            let mut work =
+                TypeWork { state, changes: Vec::new(), known: FxHashMap::default(), overlay: FxHashMap::default() };
             if !ids.is_empty() {
                 let found = self.read(&work.state, Filter::ids(ids.iter().cloned())).await?;
                 work.known = found.into_iter().map(|f| (f.id.clone(), f)).collect();
-                work.asked = ids;
             }
             self.types.insert(name.to_owned(), work);
         }
@@ -209,7 +202,6 @@ impl Resolver<'_> {
 impl TypeWork {
     fn has(&self, id: &FeatureId) -> bool {
         self.overlay.get(id).map_or_else(|| self.known.contains_key(id), Option::is_some)
-            || (!self.asked.contains(id) && self.known.contains_key(id))
     }
 
     fn put(&mut self, feature: Feature, overlay: bool) {

@@ -229,6 +229,8 @@ async fn a_transaction_is_all_or_nothing(world: World) {
     write(&store, vec![insert(&ft, vec![ship("a", 1.0, "Ada")], Existing::Refuse)]).await.unwrap();
     let taken = vec![insert(&ft, vec![ship("b", 1.0, "Bob"), ship("a", 1.0, "Eve")], Existing::Refuse)];
     assert!(matches!(write(&store, taken).await, Err(WriteError::Exists { id, .. }) if &*id == "a"));
+    let twice = vec![insert(&ft, vec![ship("b", 1.0, "Bob"), ship("b", 1.0, "Eve")], Existing::Refuse)];
+    assert!(matches!(write(&store, twice).await, Err(WriteError::Exists { id, .. }) if &*id == "b"));
     let mut wrong = ship("c", 1.0, "Eve");
     wrong.properties[1] = Value::String("fast".into());
     let wrong =
