@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use alluvium::clock::SystemClock;
 use alluvium::coordination::local::LocalCoordinator;
+use alluvium::delegate::Delegate;
 use alluvium::delegate::memory::MemoryDelegate;
+use alluvium::log::FeatureLog;
 use alluvium::log::memory::MemoryLog;
 use alluvium::model::{Feature, FeatureType, Geometry, Position, Rect, Value};
 use alluvium::query::{CompareOp, Cursor, Filter, Operand, Query, SortKey, TierChoice};
@@ -14,6 +16,14 @@ use alluvium::store::{
     WriteError, Written,
 };
 use futures::StreamExt;
+#[cfg(feature = "cluster")]
+use {
+    crate::postgres::{Database, database},
+    crate::real::server,
+    alluvium::coordination::zookeeper::{ZooKeeper, ZooKeeperSettings},
+    alluvium::delegate::postgis::{PostGis, PostGisSettings},
+    alluvium::log::kafka::{KafkaLog, KafkaSettings},
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -24,6 +34,15 @@ macro_rules! on_each_stack {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() {
                 super::$test(super::World::in_memory()).await;
+            })*
+        }
+        #[cfg(feature = "cluster")]
+        mod clustered {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                if let Some(world) = super::World::clustered().await {
+                    super::$test(world).await;
+                }
             })*
         }
     };
@@ -42,24 +61,60 @@ on_each_stack! {
     a_large_transaction_is_one,
 }
 
-/// The parts of a stack, and names that no other test uses.
-pub struct World {
-    /// Makes the parts of another instance; `None` where there can only be one.
-    parts: Box<dyn Fn(&str) -> Parts + Send + Sync>,
+/// What the instances of a test share.
+enum World {
+    /// Clones of parts that live in this process.
+    Local { log: Arc<dyn FeatureLog>, delegate: Arc<dyn Delegate>, group: LocalCoordinator },
+    #[cfg(feature = "cluster")]
+    Clustered { kafka: KafkaSettings, zookeeper: ZooKeeperSettings, database: Database },
 }
 
 impl World {
-    fn in_memory() -> World {
-        let (log, delegate) = (MemoryLog::new(Arc::new(SystemClock)), MemoryDelegate::default());
+    fn local(log: impl FeatureLog, delegate: impl Delegate) -> World {
         let group = LocalCoordinator::new("nobody");
         group.leave();
-        let parts = move |instance: &str| Parts {
-            log: Arc::new(log.clone()),
-            delegate: Arc::new(delegate.clone()),
-            coordinator: Arc::new(group.join(instance)),
-            clock: Arc::new(SystemClock),
+        World::Local { log: Arc::new(log), delegate: Arc::new(delegate), group }
+    }
+
+    fn in_memory() -> World {
+        World::local(MemoryLog::new(Arc::new(SystemClock)), MemoryDelegate::default())
+    }
+
+    /// `None`, with a word on why, where there are no servers.
+    #[cfg(feature = "cluster")]
+    async fn clustered() -> Option<World> {
+        let kafka = KafkaSettings {
+            brokers: server("ALLUVIUM_KAFKA")?,
+            topic_prefix: "alluvium_test.".into(),
+            ..KafkaSettings::default()
         };
-        World { parts: Box::new(parts) }
+        let zookeeper = ZooKeeperSettings {
+            servers: server("ALLUVIUM_ZOOKEEPER")?,
+            root: format!("/alluvium-test-{}", alluvium::model::new_id()),
+            ..ZooKeeperSettings::default()
+        };
+        Some(World::Clustered { kafka, zookeeper, database: database().await? })
+    }
+
+    /// What an instance is made of.
+    async fn parts(&self, instance: &str) -> Parts {
+        let clock = Arc::new(SystemClock);
+        match self {
+            World::Local { log, delegate, group } => {
+                let coordinator = Arc::new(group.join(instance));
+                Parts { log: log.clone(), delegate: delegate.clone(), coordinator, clock }
+            }
+            #[cfg(feature = "cluster")]
+            World::Clustered { kafka, zookeeper, database } => {
+                let postgis = PostGisSettings { url: database.url.clone(), max_connections: 8, ..Default::default() };
+                Parts {
+                    log: Arc::new(KafkaLog::connect(kafka.clone()).await.unwrap()),
+                    delegate: Arc::new(PostGis::connect(postgis).await.unwrap()),
+                    coordinator: Arc::new(ZooKeeper::start(zookeeper.clone(), instance).unwrap()),
+                    clock,
+                }
+            }
+        }
     }
 
     async fn instance(&self, name: &str) -> Arc<Store> {
@@ -68,7 +123,7 @@ impl World {
             catalogue_interval: Duration::from_millis(100),
             ..Settings::default()
         };
-        let store = Store::start((self.parts)(name), settings, Vec::new()).await.unwrap();
+        let store = Store::start(self.parts(name).await, settings, Vec::new()).await.unwrap();
         until("ready", || async { store.is_ready() }).await;
         store
     }
