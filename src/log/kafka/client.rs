@@ -8,7 +8,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseRecord, ProducerContext};
 use tokio::sync::oneshot;
 
@@ -55,6 +55,8 @@ impl KafkaSettings {
             .set("client.id", "alluvium")
             // A topic is made by `create` alone: a write to one that is gone must not bring back an empty one.
             .set("allow.auto.create.topics", "false")
+            // `create` has waited for the topic, so one that a broker does not know for this long is gone.
+            .set("topic.metadata.propagation.max.ms", "3000")
             .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
             .set("socket.timeout.ms", PATIENCE.as_millis().to_string())
             .set("socket.nagle.disable", "true")
@@ -67,7 +69,8 @@ impl KafkaSettings {
 
     pub fn admin(&self) -> ClientConfig {
         let mut config = self.client();
-        config.set("isolation.level", "read_committed");
+        // A commit is acknowledged a little before its records can be read: the end must count them all the same.
+        config.set("isolation.level", "read_uncommitted");
         config
     }
 
@@ -143,13 +146,16 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// Where a record's offset is told.
+/// Where a record's offset is told, and where it is learnt.
 pub type Delivery = oneshot::Sender<Result<Offset, LogError>>;
+pub type Delivered = oneshot::Receiver<Result<Offset, LogError>>;
+/// A record as the client takes it.
+pub type Message<'a> = BaseRecord<'a, [u8], [u8], Box<Delivery>>;
 
 impl ProducerContext for Context {
     type DeliveryOpaque = Box<Delivery>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Self::DeliveryOpaque) {
         let outcome = match result {
             Ok(message) => {
                 self.reached();
@@ -183,11 +189,7 @@ fn was_never_written(message: &rdkafka::message::BorrowedMessage<'_>) -> bool {
     status == rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
 }
 
-/// A record as the client takes it, and where its offset will be told.
-pub fn message<'a>(
-    topic: &'a str,
-    record: &'a NewRecord,
-) -> (BaseRecord<'a, [u8], [u8], Box<Delivery>>, oneshot::Receiver<Result<Offset, LogError>>) {
+pub fn message<'a>(topic: &'a str, record: &'a NewRecord) -> (Message<'a>, Delivered) {
     let (delivery, offset) = oneshot::channel();
     let mut message = BaseRecord::with_opaque_to(topic, Box::new(delivery))
         .partition(record.partition as i32)

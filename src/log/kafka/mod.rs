@@ -6,8 +6,9 @@
 //!
 //! Invariants:
 //! - Durable means what `acks=all` means with the topic's replication and `min.insync.replicas`: Kafka does not fsync.
-//! - Readers see what is committed. The end that [`FeatureLog::range`] tells is the last stable offset: what comes after is
-//!   part of a transaction that is still open. A tail reaches it as soon as that transaction ends, within seconds.
+//! - Readers see what is committed, and no further than the first transaction that is still open. The end that
+//!   [`FeatureLog::range`] tells counts open transactions too, so everything acknowledged is before it; a tail reaches it as
+//!   soon as they have ended, for ours within seconds.
 //! - Every call ends within a multiple of [`PATIENCE`]; a tail waits for the broker for as long as it takes.
 //! - The log's own number of partitions decides where a record goes; Kafka's partitioner has no say.
 
@@ -122,12 +123,12 @@ impl KafkaLog {
         Ok(known.topic)
     }
 
-    /// What an append that failed tells, `logs` being those it was for. When the client says that a topic is gone, what was
-    /// known of that log is forgotten.
+    /// What an append to `logs` that failed tells. They are looked up anew before the next one, since another instance may
+    /// have removed one: its records would hold up the transactions of all others until they time out.
     fn failed(&self, logs: &[Arc<str>], error: LogError) -> LogError {
+        self.known.write().retain(|name, _| !logs.iter().any(|log| **log == **name));
         let LogError::NotFound(topic) = &error else { return error };
         let name = topic.strip_prefix(&self.settings.topic_prefix).unwrap_or(topic);
-        self.known.write().remove(name);
         if logs.iter().any(|log| **log == *name) {
             return LogError::NotFound(name.to_owned());
         }
@@ -257,14 +258,18 @@ impl FeatureLog for KafkaLog {
 
     async fn range(&self, name: &str, partition: PartitionId) -> Result<Range<Offset>, LogError> {
         let topic = self.known(name, partition).await?;
-        let watermarks = self.ask(move |client| client.fetch_watermarks(&topic, partition as i32, PATIENCE)).await;
-        match watermarks {
-            Ok((first, end)) => Ok(first as Offset..end as Offset),
-            Err(error) if is_unknown(&error) => {
-                self.known.write().remove(name);
-                Err(LogError::NotFound(name.to_owned()))
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let topic = topic.clone();
+            match self.ask(move |client| client.fetch_watermarks(&topic, partition as i32, PATIENCE)).await {
+                Ok((first, end)) => return Ok(first as Offset..end as Offset),
+                Err(error) if is_unknown(&error) => {
+                    self.known.write().remove(name);
+                    return Err(LogError::NotFound(name.to_owned()));
+                }
+                Err(error) if is_moving(&error) && Instant::now() < deadline => tokio::time::sleep(TICK).await,
+                Err(error) => return Err(unavailable(error)),
             }
-            Err(error) => Err(unavailable(error)),
         }
     }
 
@@ -300,4 +305,10 @@ impl FeatureLog for KafkaLog {
 
 fn is_unknown(error: &KafkaError) -> bool {
     matches!(code(error), UNKNOWN_TOPIC | UNKNOWN_PARTITION | UNKNOWN_ON_BROKER)
+}
+
+/// The partition has no leader for a moment: it is new, or moves to another broker.
+fn is_moving(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
+    matches!(code(error), NotLeaderForPartition | LeaderNotAvailable)
 }

@@ -1,7 +1,8 @@
 //! Appends of several records, each all or nothing.
 //!
-//! One thread owns the transactional producer, since a producer has one transaction at a time. It puts all appends that wait
-//! into one: those are then all in the log, or none of them is.
+//! One thread puts all appends that wait into one transaction: those are then all in the log, or none of them is. It takes
+//! turns with a few producers, since the broker is a while at writing the markers of a transaction that it has already
+//! acknowledged, and refuses that producer's next one until it has done so; librdkafka then asks again every 20 ms.
 //!
 //! Invariant: an answer is true. Until the commit was asked for, nothing can have been appended, whatever fails; from then on
 //! a failure without the broker's word leaves the outcome unknown.
@@ -15,7 +16,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::util::Timeout;
 use tokio::sync::{mpsc, oneshot};
 
-use super::client::{self, Context, KafkaSettings, PATIENCE, unavailable};
+use super::client::{self, Context, Delivered, KafkaSettings, PATIENCE, unavailable};
 use crate::log::{LogError, NewRecord};
 use crate::model::Offset;
 
@@ -23,6 +24,7 @@ use crate::model::Offset;
 const QUEUED_APPENDS: usize = 1024;
 /// A transaction takes no further append once it has this much: while it is open, nobody reads what comes after.
 const TRANSACTION_BYTES: usize = 8 << 20;
+const PRODUCERS: usize = 3;
 /// How long to wait for the broker's acknowledgements before looking at the clock again.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -35,7 +37,7 @@ pub struct Append {
 /// Starts the thread; it ends when the sender is dropped.
 pub fn start(settings: KafkaSettings, id: String) -> std::io::Result<mpsc::Sender<Append>> {
     let (appends, queue) = mpsc::channel(QUEUED_APPENDS);
-    let transactions = Transactions { settings, id, producer: None };
+    let transactions = Transactions { settings, id, turn: 0, producers: [const { None }; PRODUCERS] };
     std::thread::Builder::new().name("kafka-transactions".to_owned()).spawn(move || transactions.run(queue))?;
     Ok(appends)
 }
@@ -44,7 +46,8 @@ struct Transactions {
     settings: KafkaSettings,
     /// The same as long as this instance lives: a new producer with it ends what the one before it left open.
     id: String,
-    producer: Option<BaseProducer<Context>>,
+    turn: usize,
+    producers: [Option<BaseProducer<Context>>; PRODUCERS],
 }
 
 impl Transactions {
@@ -74,8 +77,9 @@ impl Transactions {
     }
 
     fn transact(&mut self, appends: &[Append]) -> Result<Vec<Vec<Offset>>, LogError> {
+        self.turn = (self.turn + 1) % PRODUCERS;
         // Put back when the transaction has ended well; a new one is made otherwise.
-        let producer = match self.producer.take() {
+        let producer = match self.producers[self.turn].take() {
             Some(producer) => producer,
             None => self.connect().map_err(unavailable)?,
         };
@@ -93,7 +97,7 @@ impl Transactions {
     }
 
     fn connect(&self) -> Result<BaseProducer<Context>, KafkaError> {
-        let config = self.settings.transactional_producer(&self.id);
+        let config = self.settings.transactional_producer(&format!("{}.{}", self.id, self.turn));
         let producer = BaseProducer::from_config_and_context(&config, Context::default())?;
         producer.init_transactions(PATIENCE)?;
         Ok(producer)
@@ -104,7 +108,7 @@ impl Transactions {
         loop {
             let error = match producer.commit_transaction(remaining(deadline)) {
                 Ok(()) => {
-                    self.producer = Some(producer);
+                    self.producers[self.turn] = Some(producer);
                     return Ok(());
                 }
                 Err(error) => error,
@@ -123,7 +127,7 @@ impl Transactions {
     /// What is not aborted here is aborted by the next producer, or by the broker after the transaction's time.
     fn abort(&mut self, producer: BaseProducer<Context>) {
         match producer.abort_transaction(PATIENCE) {
-            Ok(()) => self.producer = Some(producer),
+            Ok(()) => self.producers[self.turn] = Some(producer),
             Err(error) => tracing::warn!(error = %error, "a Kafka transaction could not be aborted"),
         }
     }
@@ -150,7 +154,7 @@ fn send_all(producer: &BaseProducer<Context>, appends: &[Append]) -> Result<Vec<
     while producer.in_flight_count() > 0 && Instant::now() < deadline {
         producer.poll(TICK);
     }
-    let offset = |mut answer: oneshot::Receiver<Result<Offset, LogError>>| match answer.try_recv() {
+    let offset = |mut answer: Delivered| match answer.try_recv() {
         Ok(Ok(offset)) => Ok(offset),
         Ok(Err(LogError::NotFound(topic))) => Err(LogError::NotFound(topic)),
         Ok(Err(error)) => Err(unavailable(error)),
@@ -164,7 +168,7 @@ fn send(
     topic: &str,
     record: &NewRecord,
     deadline: Instant,
-) -> Result<oneshot::Receiver<Result<Offset, LogError>>, LogError> {
+) -> Result<Delivered, LogError> {
     loop {
         let (message, offset) = client::message(topic, record);
         match producer.send(message) {
