@@ -191,7 +191,10 @@ impl TransientIndex {
 
     /// The ids whose base must be known before these changes can be applied: patched, not in the index, and not put or
     /// deleted earlier in the same changes.
-    pub fn bases_needed<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> Vec<FeatureId> {
+    pub fn bases_needed<'a>(&self, changes: impl Iterator<Item = &'a Change> + Clone) -> Vec<FeatureId> {
+        if changes.clone().all(Change::is_full) {
+            return Vec::new();
+        }
         let mut seen: FxHashMap<&FeatureId, bool> = FxHashMap::default();
         for change in changes {
             let id = change.id();
@@ -286,21 +289,25 @@ impl TransientIndex {
         limits.expired_before_ms.map_or(0, |t| p.dirty.offset_at(t, p.applied))
     }
 
-    /// What should be persisted now; `None` when nothing is old enough. Removes nothing.
+    /// What should be persisted now; `None` when nothing is old enough. Removes nothing. Without entries it says that all
+    /// records before `durable_through` have been superseded: features that are always put anew before they age must not
+    /// keep the queue, and the log, growing.
     pub fn aged(&self, partition: PartitionId, limits: AgeLimits) -> Option<Aged> {
         let p = &self.partitions[partition as usize];
         let evict_limit = self.expired_through(partition, limits);
         let durable_limit = p.dirty.offset_at(limits.dirty_before_ms, p.applied).max(evict_limit);
         let mut entries: Vec<Entry> = Vec::new();
         let mut durable_through = durable_limit;
+        let mut superseded = false;
         for (dirty_since, slot) in p.dirty.iter() {
             if dirty_since >= durable_limit {
                 break;
             }
-            let Some(entry) = self.slots[slot as usize].as_ref() else { continue };
-            if entry.partition != partition || entry.dirty_since != dirty_since {
+            let at_its_place = |e: &&Entry| e.partition == partition && e.dirty_since == dirty_since;
+            let Some(entry) = self.slots[slot as usize].as_ref().filter(at_its_place) else {
+                superseded = true;
                 continue;
-            }
+            };
             // Clean, and too young to leave: there is nothing to do for it.
             if entry.version < dirty_since && entry.version >= evict_limit {
                 continue;
@@ -312,7 +319,7 @@ impl TransientIndex {
             }
             entries.push(entry.clone());
         }
-        (!entries.is_empty()).then(|| Aged {
+        (superseded || !entries.is_empty()).then(|| Aged {
             entries,
             durable_through,
             evict_through: evict_limit.min(durable_through),

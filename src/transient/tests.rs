@@ -72,6 +72,16 @@ fn only_what_has_aged_is_persisted_and_only_what_is_old_leaves() {
 }
 
 #[test]
+fn what_is_always_put_anew_does_not_hold_up_the_log() {
+    let mut index = index_with(&[ship("a", 1.0, 1), ship("a", 2.0, 2), ship("a", 3.0, 3)]);
+    let aged = index.aged(0, limits(2)).unwrap();
+    assert_eq!((aged.entries.len(), aged.durable_through, aged.evict_through), (0, 2, 2));
+    index.apply_persisted(0, 3, &marker(2, 2));
+    assert!(index.get("a").is_some());
+    assert!(index.aged(0, limits(2)).is_none(), "said once");
+}
+
+#[test]
 fn a_patched_entry_keeps_its_place_and_stays_while_it_is_young() {
     let mut index = index_with(&[ship("a", 1.0, 1), ship("b", 2.0, 1), set_n("a", 5)]);
     let aged = index.aged(0, limits(2)).unwrap();
