@@ -1,5 +1,7 @@
 //! The filter's meaning in memory: three-valued, total, and the reference for every other meaning.
 
+use std::borrow::Cow;
+
 use geo::{Intersects, Relate};
 
 use super::filter::{CompareOp, Filter, LikePattern, LikeToken, Operand, SpatialLiteral, SpatialOp};
@@ -43,8 +45,8 @@ fn evaluate(filter: &Filter, feature: &Feature) -> Option<bool> {
             let above = v.compare(&operand(low, feature))?.is_ge();
             Some(above && v.compare(&operand(high, feature))?.is_le())
         }
-        Filter::Like { value, pattern, match_case } => match operand(value, feature) {
-            Value::String(s) => Some(like(pattern, &s, *match_case)),
+        Filter::Like { value, pattern, match_case } => match &*operand(value, feature) {
+            Value::String(s) => Some(like(pattern, s, *match_case)),
             _ => None,
         },
         Filter::IsNull(Operand::Geometry) => Some(feature.geometry.is_none()),
@@ -54,12 +56,12 @@ fn evaluate(filter: &Filter, feature: &Feature) -> Option<bool> {
     }
 }
 
-fn operand(o: &Operand, feature: &Feature) -> Value {
+fn operand<'a>(o: &'a Operand, feature: &'a Feature) -> Cow<'a, Value> {
     match o {
-        Operand::Property(slot) => feature.value(*slot).clone(),
-        Operand::Id => Value::String((&*feature.id).into()),
-        Operand::Literal(v) => v.clone(),
-        Operand::Geometry => Value::Null,
+        Operand::Property(slot) => Cow::Borrowed(feature.value(*slot)),
+        Operand::Id => Cow::Owned(Value::String((&*feature.id).into())),
+        Operand::Literal(v) => Cow::Borrowed(v),
+        Operand::Geometry => Cow::Owned(Value::Null),
     }
 }
 
