@@ -3,43 +3,98 @@
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::web::{self, listener};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Cluster, Config};
+use crate::coordination::local::LocalCoordinator;
+use crate::delegate::memory::MemoryDelegate;
+use crate::log::embedded::EmbeddedLog;
+use crate::store::{Parts, Settings, Store};
+use crate::task::Tasks;
+use crate::telemetry;
+use crate::web::access::Access;
+use crate::web::{self, Web, listener};
 
 /// A running server.
 pub struct App {
     addr: SocketAddr,
-    stop: CancellationToken,
-    serving: JoinHandle<()>,
+    store: Arc<Store>,
+    /// The listener and what else runs beside the store.
+    tasks: Tasks,
     /// Held as long as the data directory is in use.
     _data_lock: Option<File>,
 }
 
 impl App {
-    /// Binds the address and serves; the store comes up behind it, and `/health/ready` tells when.
+    /// Binds the address, brings up the store and serves. Requests wait until the store has its catalogue; `/health/ready`
+    /// tells when it has caught up with its logs.
     pub async fn start(config: Config) -> anyhow::Result<App> {
-        let data_lock = match config.cluster() {
-            None => Some(lock(&config.store.data_dir)?),
-            Some(_) => None,
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let tcp = bind(config.server.listen).await?;
+        let (parts, data_lock) = match config.cluster() {
+            None => {
+                let lock = lock(&config.store.data_dir)?;
+                (embedded(&config.store.data_dir, clock).await?, Some(lock))
+            }
+            Some(cluster) => (clustered(cluster, clock).await?, None),
         };
-        let tcp = TcpListener::bind(config.server.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", config.server.listen))?;
+        App::serve(config, tcp, parts, data_lock).await
+    }
+
+    /// The same over parts that are there already.
+    pub async fn start_with(config: Config, parts: Parts) -> anyhow::Result<App> {
+        let tcp = bind(config.server.listen).await?;
+        App::serve(config, tcp, parts, None).await
+    }
+
+    async fn serve(config: Config, tcp: TcpListener, parts: Parts, data_lock: Option<File>) -> anyhow::Result<App> {
         let addr = tcp.local_addr()?;
-        let stop = CancellationToken::new();
+        let metrics = telemetry::metrics()?;
+        let access = Access::new(&config.server)?;
+        if access.nobody_may_write() {
+            tracing::warn!(
+                "nobody may write: the address is not a loopback one, and neither server.credentials nor \
+                 server.allow_anonymous_writes is set"
+            );
+        }
+        let clock = parts.clock.clone();
+        let settings = Settings {
+            sweep_interval: config.store.sweep_interval,
+            log_window: config.store.log_window,
+            catalogue_interval: config.store.catalogue_poll,
+            apply_wait: config.store.wait_for_apply,
+            read_wait: config.store.wait_for_apply,
+            ..Settings::default()
+        };
+        let store = Store::start(parts, settings, config.feature_types).await?;
         let limits = listener::Limits {
             max_connections: config.server.max_connections,
             header_timeout: config.server.idle_timeout,
             shutdown_timeout: config.server.shutdown_timeout,
         };
-        let serving = tokio::spawn(listener::serve(tcp, web::router(), limits, stop.clone()));
-        Ok(App { addr, stop, serving, _data_lock: data_lock })
+        let web = Arc::new(Web {
+            store: store.clone(),
+            clock,
+            server: config.server,
+            service: config.service,
+            access: Arc::new(access),
+            metrics: metrics.clone(),
+        });
+        let tasks = Tasks::default();
+        tasks.spawn(listener::serve(tcp, web::router(web), limits, tasks.token()));
+        let stop = tasks.token();
+        tasks.spawn(async move {
+            // Latencies pile up in the recorder until somebody folds them into their histograms.
+            while stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
+                metrics.run_upkeep();
+            }
+        });
+        Ok(App { addr, store, tasks, _data_lock: data_lock })
     }
 
     /// Where it listens, with the port that was given when 0 was asked.
@@ -47,11 +102,86 @@ impl App {
         self.addr
     }
 
-    /// Stops taking requests, lets those under way end within the time that the settings give, and closes the store.
-    pub async fn shutdown(self) -> anyhow::Result<()> {
-        self.stop.cancel();
-        self.serving.await.context("the listener ended badly")
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
     }
+
+    /// Stops taking requests, lets those under way end within the time that the settings give, and closes the store.
+    pub async fn shutdown(self) {
+        self.tasks.shutdown().await;
+        self.store.shutdown().await;
+    }
+
+    /// Ends everything at once, as a crash would.
+    pub fn abort(self) {
+        self.tasks.abort();
+        self.store.abort();
+    }
+}
+
+async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))
+}
+
+/// A log and a GeoPackage in the data directory.
+async fn embedded(dir: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
+    let log_dir = dir.join("log");
+    let log_clock = clock.clone();
+    let log = tokio::task::spawn_blocking(move || EmbeddedLog::open(&log_dir, log_clock)).await??;
+    Ok(Parts {
+        log: Arc::new(log),
+        delegate: Arc::new(MemoryDelegate::default()),
+        coordinator: Arc::new(LocalCoordinator::new("embedded")),
+        clock,
+    })
+}
+
+/// Kafka, PostGIS and ZooKeeper.
+#[cfg(feature = "cluster")]
+async fn clustered(cluster: Cluster<'_>, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
+    use crate::coordination::zookeeper::{ZooKeeper, ZooKeeperSettings};
+    use crate::delegate::postgis::{PostGis, PostGisSettings};
+    use crate::log::kafka::{KafkaLog, KafkaSettings};
+
+    // The crates that speak TLS agree on a provider only when one is named. Already set: fine.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let instance = uuid::Uuid::now_v7().to_string();
+    let Cluster { kafka, postgres, zookeeper } = cluster;
+    let log = KafkaLog::connect(KafkaSettings {
+        brokers: kafka.brokers.clone(),
+        properties: kafka.properties.clone(),
+        topic_prefix: kafka.topic_prefix.clone(),
+        replication: kafka.replication,
+    });
+    let delegate = PostGis::connect(PostGisSettings {
+        url: postgres.url.clone(),
+        schema: postgres.schema.clone(),
+        max_connections: postgres.max_connections,
+        statement_timeout: postgres.statement_timeout,
+        ..PostGisSettings::default()
+    });
+    let user = zookeeper.user.as_deref().unwrap_or_default();
+    let password = zookeeper.password.as_deref().unwrap_or_default();
+    let coordinator = ZooKeeper::start(
+        ZooKeeperSettings {
+            servers: zookeeper.servers.clone(),
+            root: zookeeper.root.clone(),
+            session_timeout: zookeeper.session_timeout,
+            auth: zookeeper.user.as_ref().map(|_| ("digest".to_owned(), format!("{user}:{password}"))),
+        },
+        &instance,
+    )?;
+    Ok(Parts {
+        log: Arc::new(log.await?),
+        delegate: Arc::new(delegate.await?),
+        coordinator: Arc::new(coordinator),
+        clock,
+    })
+}
+
+#[cfg(not(feature = "cluster"))]
+async fn clustered(_: Cluster<'_>, _: Arc<dyn Clock>) -> anyhow::Result<Parts> {
+    bail!("this program was built without the feature 'cluster': it has no Kafka, PostGIS and ZooKeeper")
 }
 
 /// Takes the data directory for this process.

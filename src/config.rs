@@ -91,6 +91,9 @@ pub struct Store {
     /// How long a write waits until this instance has applied it, and a read for the position that it asks for.
     #[serde(deserialize_with = "seconds")]
     pub wait_for_apply: Duration,
+    /// How long records stay in the log after they are durable in the long-term store.
+    #[serde(deserialize_with = "seconds")]
+    pub log_window: Duration,
     /// How often the catalogue is asked for feature types that other instances made.
     #[serde(deserialize_with = "seconds")]
     pub catalogue_poll: Duration,
@@ -120,6 +123,12 @@ pub struct Kafka {
     /// Passed on to librdkafka as they are.
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
+    /// Topics are called this and the name of their log.
+    #[serde(default = "alluvium_topics")]
+    pub topic_prefix: String,
+    /// How many brokers keep each new topic.
+    #[serde(default = "one")]
+    pub replication: i32,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -130,15 +139,22 @@ pub struct Postgres {
     /// The schema of the feature tables.
     #[serde(default = "public")]
     pub schema: String,
-    #[serde(default = "twenty")]
+    /// Every open read holds one.
+    #[serde(default = "thirty_two")]
     pub max_connections: u32,
+    /// The server ends a statement that takes longer.
+    #[serde(default = "a_minute", deserialize_with = "seconds")]
+    pub statement_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ZooKeeper {
-    /// `host:port`, several separated by commas, perhaps with a path at the end under which everything is kept.
+    /// `host:port`, several separated by commas; `tcp+tls://host:port` for TLS.
     pub servers: String,
+    /// The path under which everything is kept; the instances of one cluster share it.
+    #[serde(default = "alluvium_root")]
+    pub root: String,
     /// How long a session outlives its connection.
     #[serde(default = "ten_seconds", deserialize_with = "seconds")]
     pub session_timeout: Duration,
@@ -193,6 +209,7 @@ impl Default for Store {
             data_dir: "alluvium-data".into(),
             sweep_interval: Duration::from_secs(1),
             wait_for_apply: Duration::from_secs(5),
+            log_window: Duration::from_secs(3600),
             catalogue_poll: Duration::from_millis(500),
         }
     }
@@ -372,8 +389,20 @@ fn seconds<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Duration, D::Error>
 fn public() -> String {
     "public".into()
 }
-fn twenty() -> u32 {
-    20
+fn alluvium_topics() -> String {
+    "alluvium.".into()
+}
+fn one() -> i32 {
+    1
+}
+fn thirty_two() -> u32 {
+    32
+}
+fn a_minute() -> Duration {
+    Duration::from_secs(60)
+}
+fn alluvium_root() -> String {
+    "/alluvium".into()
 }
 fn ten_seconds() -> Duration {
     Duration::from_secs(10)

@@ -81,7 +81,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("listening on http://{}", app.addr());
     stop_signal().await?;
     tracing::info!("stopping");
-    app.shutdown().await
+    app.shutdown().await;
+    Ok(())
 }
 
 /// Ctrl-C, or what a service manager sends.

@@ -1,13 +1,101 @@
 //! What clients see: OGC API - Features, WFS, the map page, health, metrics. It knows the store and nothing below it.
+//!
+//! Owns the protocols' spelling of requests, answers and errors; does not own what they mean. Each protocol maps the store's
+//! errors in one place of its own.
 
-pub mod health;
+pub mod access;
+mod admin;
+mod assets;
+mod cors;
+mod health;
 pub mod listener;
+pub mod metrics;
+pub mod ogcapi;
 pub mod problem;
+pub mod request;
+
+use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
+use tower_http::decompression::RequestDecompressionLayer;
 
-/// Every route.
-pub fn router() -> Router {
-    Router::new().route("/health/live", get(health::live))
+use crate::clock::Clock;
+use crate::config;
+use crate::model::FeatureType;
+use crate::store::Store;
+use access::{Access, Caller, Role};
+use problem::Problem;
+
+/// What the handlers of all protocols share.
+pub struct Web {
+    pub store: Arc<Store>,
+    pub clock: Arc<dyn Clock>,
+    pub server: config::Server,
+    pub service: config::Service,
+    pub access: Arc<Access>,
+    pub metrics: PrometheusHandle,
+}
+
+impl Web {
+    /// The feature types that the caller may read.
+    pub fn feature_types(&self, caller: &Caller) -> Vec<Arc<FeatureType>> {
+        let mut all = self.store.feature_types();
+        all.retain(|t| caller.can(Role::Reader, Some(&t.name)));
+        all
+    }
+
+    /// One that the caller may read; an unknown one is 404.
+    pub fn feature_type(&self, caller: &Caller, name: &str) -> problem::Result<Arc<FeatureType>> {
+        caller.may(Role::Reader, Some(name))?;
+        self.store.feature_type(name).ok_or_else(|| Problem::not_found(format!("there is no collection '{name}'")))
+    }
+}
+
+/// Every route, with what all of them go through.
+pub fn router(web: Arc<Web>) -> Router {
+    metrics::describe();
+    let compressible = DefaultPredicate::new().and(NotForContentType::new("text/event-stream"));
+    let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressible);
+    Router::new()
+        .merge(ogcapi::router())
+        .route("/static/{*path}", get(assets::file))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::render))
+        .route("/admin/status", get(admin::status))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(web.server.max_body_bytes))
+        .layer(RequestDecompressionLayer::new())
+        .layer(compression)
+        .layer(from_fn_with_state(web.clone(), request::context))
+        .layer(from_fn_with_state(web.clone(), cors::cross_origin))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(metrics::time))
+        .with_state(web)
+}
+
+async fn nothing_here(request: Request) -> Problem {
+    Problem::not_found(format!("there is nothing at {}", request.uri().path()))
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    let what = format!("{} has no method {}", request.uri().path(), request.method());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, what)
+}
+
+/// A fault of ours: the client learns no more than that.
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let what = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = what.unwrap_or("unknown"), "a request failed by a fault of the server's");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of the server's").into_response()
 }

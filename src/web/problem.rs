@@ -56,6 +56,10 @@ impl Problem {
         self
     }
 
+    pub fn set_detail(&mut self, detail: String) {
+        self.detail = detail;
+    }
+
     pub fn status(&self) -> StatusCode {
         self.status
     }

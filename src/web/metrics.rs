@@ -1,0 +1,111 @@
+//! `/metrics`, for Prometheus: what requests did, counted as they pass, and the state of the store, read when asked.
+//!
+//! No label ever holds what a client sent: routes are labelled by their pattern.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use super::Web;
+use super::access::{Caller, Role};
+use super::problem::Result;
+use crate::query::TierChoice;
+
+const REQUEST_SECONDS: &str = "alluvium_http_request_duration_seconds";
+const WRITTEN: &str = "alluvium_written_features_total";
+const READY: &str = "alluvium_ready";
+const APPLIED: &str = "alluvium_applied_position";
+const LAG: &str = "alluvium_lag_offsets";
+const DURABLE: &str = "alluvium_durable_position";
+const INDEX: &str = "alluvium_index_entries";
+const DELEGATE: &str = "alluvium_persistent_features";
+const UNPERSISTED: &str = "alluvium_oldest_unpersisted_seconds";
+const SWEPT: &str = "alluvium_swept_features_total";
+const FAILURES: &str = "alluvium_persist_failures_total";
+const UNREADABLE: &str = "alluvium_unreadable_records_total";
+const OWNED: &str = "alluvium_owned_partitions";
+
+/// Writes down what each metric means.
+pub fn describe() {
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time until an answer's head, by route, method and status");
+    describe_counter!(WRITTEN, "Features written by requests, by feature type and action");
+    describe_gauge!(READY, "1 when the instance answers reads");
+    describe_gauge!(APPLIED, "The offset that this instance has come to, by feature type and partition");
+    describe_gauge!(LAG, "Offsets between that and the log's end");
+    describe_gauge!(DURABLE, "The offset before which everything is in the long-term store");
+    describe_gauge!(INDEX, "Features and tombstones in the transient index, by feature type");
+    describe_gauge!(DELEGATE, "Features that only the long-term store has, by feature type, when counting is quick");
+    describe_gauge!(UNPERSISTED, Unit::Seconds, "Age of the oldest change that is not in the long-term store");
+    describe_counter!(SWEPT, "Features that this instance has persisted");
+    describe_counter!(FAILURES, "Sweeps of this instance that failed");
+    describe_counter!(UNREADABLE, "Records of the log that could not be read and were skipped");
+    describe_gauge!(OWNED, "Partitions that this instance sweeps");
+}
+
+/// Counts what a request has written.
+pub fn written(feature_type: &str, action: &'static str, features: usize) {
+    if features > 0 {
+        counter!(WRITTEN, "type" => feature_type.to_owned(), "action" => action).increment(features as u64);
+    }
+}
+
+/// Middleware: times each request until its answer begins.
+pub async fn time(request: Request, next: Next) -> Response {
+    let begin = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("other".to_owned(), |m| m.as_str().to_owned());
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    histogram!(REQUEST_SECONDS, "route" => route, "method" => method, "status" => status.to_string())
+        .record(begin.elapsed());
+    response
+}
+
+/// `/metrics`.
+pub async fn render(State(web): State<Arc<Web>>, caller: Caller) -> Result<Response> {
+    caller.may(Role::Reader, None)?;
+    gauge!(READY).set(if web.store.is_ready() { 1.0 } else { 0.0 });
+    let mut owned = 0;
+    for p in web.store.status() {
+        let labels = [("type", p.feature_type.clone()), ("partition", p.partition.to_string())];
+        gauge!(APPLIED, &labels).set(p.applied as f64);
+        gauge!(LAG, &labels).set(p.end.saturating_sub(p.applied) as f64);
+        gauge!(DURABLE, &labels).set(p.durable_through as f64);
+        gauge!(UNPERSISTED, &labels).set(p.oldest_unpersisted_ms as f64 / 1000.0);
+        counter!(SWEPT, &labels).absolute(p.swept_features);
+        counter!(FAILURES, &labels).absolute(p.sweep_failures);
+        counter!(UNREADABLE, &labels).absolute(p.poison_records);
+        if p.partition == 0 {
+            gauge!(INDEX, "type" => p.feature_type.clone()).set(p.index_features as f64);
+        }
+        owned += u32::from(p.owner);
+    }
+    gauge!(OWNED).set(f64::from(owned));
+    for feature_type in web.store.feature_types() {
+        let query = crate::query::Query {
+            feature_type: feature_type.name.clone(),
+            tier: TierChoice::Persistent,
+            ..Default::default()
+        };
+        // A scrape must not wait for a store that is slow or away: then the last number stays.
+        if let Ok(Some(n)) = web.store.count(&query, Some(web.server.count_budget / 5)).await {
+            gauge!(DELEGATE, "type" => feature_type.name.clone()).set(n as f64);
+        }
+    }
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((content_type, web.metrics.render()).into_response())
+}

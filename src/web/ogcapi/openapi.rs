@@ -1,0 +1,312 @@
+//! `/api`: the API's definition in OpenAPI 3.0, made when asked, from templates of paths: it stays small however many
+//! collections there are, and clients fetch it for each layer that they open.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::{GEOJSON, JSON, JSON_SCHEMA, OPENAPI, fresh_json, json_only};
+use crate::web::Web;
+use crate::web::access::Caller;
+use crate::web::problem::Result;
+use crate::web::request::{BaseUrl, Params};
+
+/// `GET /api`.
+pub async fn document(
+    State(web): State<Arc<Web>>,
+    caller: Caller,
+    base: BaseUrl,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response> {
+    json_only(&params, &headers, &["f"])?;
+    let names: Vec<String> = web.feature_types(&caller).iter().map(|t| t.name.clone()).collect();
+    Ok(fresh_json(OPENAPI, &definition(&web, &base, &names)))
+}
+
+fn definition(web: &Web, base: &BaseUrl, collections: &[String]) -> Value {
+    let mut contact = json!({ "name": web.service.contact_name.as_ref().unwrap_or(&web.service.provider) });
+    for (key, value) in [("email", &web.service.contact_email), ("url", &web.service.contact_url)] {
+        if let Some(value) = value {
+            contact[key] = json!(value);
+        }
+    }
+    json!({
+        "openapi": "3.0.3",
+        "info": {
+            "title": web.service.title,
+            "description": web.service.description,
+            "version": env!("CARGO_PKG_VERSION"),
+            "contact": contact,
+        },
+        "servers": [{ "url": base.to_string() }],
+        "paths": paths(),
+        "components": {
+            "parameters": parameters(web, collections),
+            "responses": responses(),
+            "schemas": schemas(),
+            "securitySchemes": {
+                "basic": { "type": "http", "scheme": "basic" },
+                "apiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
+            },
+        },
+        "security": [{}, { "basic": [] }, { "apiKey": [] }],
+    })
+}
+
+fn paths() -> Value {
+    let mut paths = serde_json::Map::new();
+    for (path, id, summary, parameters, media_type) in [
+        ("/", "getLandingPage", "The landing page", &[][..], JSON),
+        ("/conformance", "getConformance", "The conformance classes", &[], JSON),
+        ("/api", "getApi", "This definition", &[], OPENAPI),
+        ("/collections", "getCollections", "The collections", &[], JSON),
+        ("/collections/{collectionId}", "describeCollection", "A collection", &["collectionId"], JSON),
+        (
+            "/collections/{collectionId}/schema",
+            "getSchema",
+            "The schema of a collection's features",
+            &["collectionId"],
+            JSON_SCHEMA,
+        ),
+        (
+            "/collections/{collectionId}/items",
+            "getFeatures",
+            "Features of a collection",
+            &[
+                "collectionId",
+                "limit",
+                "bbox",
+                "bbox-crs",
+                "datetime",
+                "crs",
+                "sortby",
+                "properties",
+                "skipGeometry",
+                "tier",
+                "cursor",
+                "filters",
+            ],
+            GEOJSON,
+        ),
+        (
+            "/collections/{collectionId}/items/{featureId}",
+            "getFeature",
+            "A feature",
+            &["collectionId", "featureId", "crs"],
+            GEOJSON,
+        ),
+    ] {
+        let schema = match id {
+            "getFeatures" => "featureCollection",
+            "getFeature" => "feature",
+            _ => "object",
+        };
+        let ok =
+            json!({ "description": summary, "content": { media_type: { "schema": reference("schemas", schema) } } });
+        paths.insert(path.into(), json!({ "get": operation(id, summary, parameters, ok) }));
+    }
+    add_writes(&mut paths);
+    Value::Object(paths)
+}
+
+fn add_writes(paths: &mut serde_json::Map<String, Value>) {
+    let body = |media_types: &[&str], schema: &str| {
+        let content = media_types.iter().map(|m| (m.to_string(), json!({ "schema": reference("schemas", schema) })));
+        json!({ "required": true, "content": serde_json::Map::from_iter(content) })
+    };
+    let done = |what: &str| json!({ "description": what });
+    let created = json!({
+        "description": "Created",
+        "headers": { "Location": { "schema": { "type": "string", "format": "uri" } } },
+    });
+    let items = "/collections/{collectionId}/items";
+    let item = "/collections/{collectionId}/items/{featureId}";
+    let features = [GEOJSON, "application/x-ndjson", "application/geo+json-seq"];
+    for (path, method, id, summary, parameters, success, answer, body) in [
+        (
+            "/collections",
+            "post",
+            "createCollection",
+            "Makes a collection",
+            &[][..],
+            "201",
+            created.clone(),
+            Some(body(&[JSON], "object")),
+        ),
+        (
+            "/collections/{collectionId}",
+            "delete",
+            "removeCollection",
+            "Removes a collection; its table stays unless purge is true",
+            &["collectionId", "purge"],
+            "204",
+            done("Removed"),
+            None,
+        ),
+        (
+            items,
+            "post",
+            "createFeatures",
+            "Creates a Feature or, all or none, those of a FeatureCollection; or writes a stream of them, one a line",
+            &["collectionId", "Content-Crs"],
+            "201",
+            created,
+            Some(body(&features, "object")),
+        ),
+        (
+            item,
+            "put",
+            "replaceFeature",
+            "Creates or replaces a feature",
+            &["collectionId", "featureId", "Content-Crs"],
+            "204",
+            done("Written"),
+            Some(body(&[GEOJSON], "feature")),
+        ),
+        (
+            item,
+            "patch",
+            "updateFeature",
+            "Changes a feature by a merge patch",
+            &["collectionId", "featureId", "Content-Crs"],
+            "204",
+            done("Written"),
+            Some(body(&["application/merge-patch+json"], "object")),
+        ),
+        (
+            item,
+            "delete",
+            "deleteFeature",
+            "Deletes a feature",
+            &["collectionId", "featureId"],
+            "204",
+            done("Deleted"),
+            None,
+        ),
+    ] {
+        let mut operation = operation(id, summary, parameters, json!(null));
+        if let Some(body) = body {
+            operation["requestBody"] = body;
+        }
+        operation["responses"] = json!({ success: answer, "default": reference("responses", "problem") });
+        if path == items {
+            operation["responses"]["200"] = done("The lines have been read; the answer counts them");
+        }
+        paths[path][method] = operation;
+    }
+}
+
+fn operation(id: &str, summary: &str, parameters: &[&str], ok: Value) -> Value {
+    json!({
+        "operationId": id,
+        "summary": summary,
+        "parameters": parameters.iter().map(|p| reference("parameters", p)).collect::<Vec<_>>(),
+        "responses": { "200": ok, "default": reference("responses", "problem") },
+    })
+}
+
+fn reference(kind: &str, name: &str) -> Value {
+    json!({ "$ref": format!("#/components/{kind}/{name}") })
+}
+
+/// QGIS takes its page size from the parameter of the name `limit`; the official tests want `explode: false` and all three
+/// bounds of it.
+fn parameters(web: &Web, collections: &[String]) -> Value {
+    let query = |name: &str, description: &str, schema: Value| {
+        json!({
+            "name": name, "in": "query", "required": false, "style": "form", "explode": false,
+            "description": description, "schema": schema,
+        })
+    };
+    let path = |name: &str, schema: Value| json!({ "name": name, "in": "path", "required": true, "schema": schema });
+    let names = |what: &str| json!({ "type": "array", "items": { "type": "string" }, "description": what });
+    let mut collection = json!({ "type": "string" });
+    if !collections.is_empty() {
+        collection["enum"] = json!(collections);
+    }
+    json!({
+        "collectionId": path("collectionId", collection),
+        "featureId": path("featureId", json!({ "type": "string" })),
+        "limit": query("limit", "Features on the page at most; a greater number is taken for the maximum.", json!({
+            "type": "integer", "minimum": 1, "maximum": web.server.max_limit, "default": web.server.default_limit,
+        })),
+        "bbox": query("bbox", "Features whose geometry meets this box, and those without geometry.", json!({
+            "type": "array", "minItems": 4, "maxItems": 6, "items": { "type": "number" },
+        })),
+        "bbox-crs": query("bbox-crs", "The CRS of bbox, one of the collection's.", json!({ "type": "string", "format": "uri" })),
+        "datetime": query("datetime", "An instant, or an interval a/b, ../b, a/..", json!({ "type": "string" })),
+        "crs": query("crs", "The CRS of the answer, one of the collection's.", json!({ "type": "string", "format": "uri" })),
+        "sortby": query("sortby", "Properties to sort by, each with a minus in front for descending.", names("sort keys")),
+        "properties": query("properties", "The properties to answer with.", names("property names")),
+        "skipGeometry": query("skipGeometry", "Answer without geometries.", json!({ "type": "boolean", "default": false })),
+        "tier": query("tier", "Only what is in the transient index, or only what the long-term store alone has.", json!({
+            "type": "string", "enum": ["transient", "persistent"],
+        })),
+        "cursor": query("cursor", "Where the page begins: from the link 'next'.", json!({ "type": "string" })),
+        "filters": {
+            "name": "filters", "in": "query", "required": false, "style": "form", "explode": true,
+            "description": "Properties of the collection by their names, with the value that they must have.",
+            "schema": { "type": "object", "additionalProperties": { "type": "string" } },
+        },
+        "purge": query("purge", "Drop the table too.", json!({ "type": "boolean", "default": false })),
+        "Content-Crs": {
+            "name": "Content-Crs", "in": "header", "required": false,
+            "description": "The CRS of the body's coordinates; CRS84 if there is none.", "schema": { "type": "string" },
+        },
+    })
+}
+
+fn responses() -> Value {
+    json!({
+        "problem": {
+            "description": "An error (RFC 9457)",
+            "content": { "application/problem+json": { "schema": reference("schemas", "problem") } },
+        },
+    })
+}
+
+fn schemas() -> Value {
+    json!({
+        "object": { "type": "object" },
+        "problem": {
+            "type": "object",
+            "required": ["type", "title", "status", "detail", "code", "description"],
+            "properties": {
+                "type": { "type": "string" },
+                "title": { "type": "string" },
+                "status": { "type": "integer" },
+                "detail": { "type": "string" },
+                "pointer": { "type": "string", "description": "JSON pointer of the member at fault" },
+                "parameter": { "type": "string", "description": "The query parameter at fault" },
+                "code": { "type": "string" },
+                "description": { "type": "string" },
+            },
+        },
+        "feature": {
+            "type": "object",
+            "required": ["type", "geometry", "properties"],
+            "properties": {
+                "type": { "type": "string", "enum": ["Feature"] },
+                "id": { "type": "string" },
+                "geometry": { "type": "object", "nullable": true },
+                "properties": { "type": "object", "nullable": true },
+            },
+        },
+        "featureCollection": {
+            "type": "object",
+            "required": ["type", "features"],
+            "properties": {
+                "type": { "type": "string", "enum": ["FeatureCollection"] },
+                "features": { "type": "array", "items": reference("schemas", "feature") },
+                "links": { "type": "array", "items": { "type": "object" } },
+                "numberMatched": { "type": "integer", "minimum": 0 },
+                "numberReturned": { "type": "integer", "minimum": 0 },
+                "timeStamp": { "type": "string", "format": "date-time" },
+            },
+        },
+    })
+}

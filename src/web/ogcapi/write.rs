@@ -1,0 +1,313 @@
+//! Writing items (Part 4): a feature or a FeatureCollection as one transaction, replacing, patching and deleting one feature.
+//! Uploads of lines are in [`super::bulk`].
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::items::{etag, no_item};
+use super::params::{crs_of, not_offered};
+use super::{JSON, allow, bulk, may_write};
+use crate::format::geojson::{FeatureReader, ParseError, Unknown};
+use crate::model::crs::CrsRef;
+use crate::model::{Feature, FeatureId, FeatureType, check_id, new_id};
+use crate::query::Filter;
+use crate::store::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError, Written};
+use crate::web::access::{Caller, Role};
+use crate::web::problem::{Problem, Result};
+use crate::web::request::{AtLeast, BaseUrl, Params, encoded, position_header, text, whole_body};
+use crate::web::{Web, assets, metrics};
+
+const GEOJSON_TYPES: &[&str] = &["application/geo+json", "application/json", "application/vnd.geo+json"];
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// `POST /collections/{collection}/items`.
+pub async fn create(
+    State(web): State<Arc<Web>>,
+    Path(collection): Path<String>,
+    caller: Caller,
+    base: BaseUrl,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let ft = writable(&web, &caller, &collection, &params)?;
+    let crs = content_crs(&ft, &headers)?;
+    let media_type = media_type(&headers);
+    if let Some(separator) = bulk::Separator::of(&media_type) {
+        return bulk::upload(&web, &ft, &crs, separator, body).await;
+    }
+    if !media_type.is_empty() && !GEOJSON_TYPES.contains(&media_type.as_str()) {
+        let offered = format!("{}, {}", GEOJSON_TYPES[..2].join(", "), bulk::MEDIA_TYPES.join(", "));
+        return Err(unsupported(&media_type, HeaderName::from_static("accept-post"), &offered));
+    }
+    let body = whole_body(body, web.server.max_body_bytes, web.server.idle_timeout).await?;
+    let (type_of_body, crs_of_body) = (ft.clone(), crs.clone());
+    let parsed = off_thread(body.len(), move || parse_features(&type_of_body, &crs_of_body, &body)).await?;
+    let existing = if parsed.named { Existing::Refuse } else { Existing::Replace };
+    let count = parsed.features.len();
+    let written = insert(&web, &collection, parsed.features, existing).await?;
+    metrics::written(&collection, "insert", count);
+    let ids = &written.ids[0];
+    let status = if written.applied { StatusCode::CREATED } else { StatusCode::ACCEPTED };
+    let items = format!("{base}/collections/{collection}/items");
+    match ids.first().filter(|_| parsed.single) {
+        Some(id) => Ok(done(status, &written, [(header::LOCATION, format!("{items}/{}", encoded(id)))])),
+        None => {
+            let summary = json!({ "inserted": ids.len(), "ids": ids.iter().map(|id| &**id).collect::<Vec<_>>() });
+            let mut response = done(status, &written, [(header::CONTENT_TYPE, JSON.to_owned())]);
+            *response.body_mut() = Body::from(summary.to_string());
+            Ok(response)
+        }
+    }
+}
+
+/// `PUT /collections/{collection}/items/{id}`: creates or replaces, without a look-up. `If-None-Match: *` only creates.
+pub async fn replace(
+    State(web): State<Arc<Web>>,
+    Path((collection, id)): Path<(String, String)>,
+    caller: Caller,
+    AtLeast(at_least): AtLeast,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let ft = writable(&web, &caller, &collection, &params)?;
+    let id = path_id(&id)?;
+    let crs = content_crs(&ft, &headers)?;
+    let media_type = media_type(&headers);
+    if !media_type.is_empty() && !GEOJSON_TYPES.contains(&media_type.as_str()) {
+        return Err(unsupported(&media_type, header::ACCEPT, &GEOJSON_TYPES[..2].join(", ")));
+    }
+    let create_only = match text(&headers, "if-none-match") {
+        None => false,
+        Some("*") => true,
+        Some(_) => return Err(Problem::bad_request("If-None-Match: only '*' has a meaning here")),
+    };
+    check_if_match(&web, &ft, &id, &headers, &at_least).await?;
+    let body = whole_body(body, web.server.max_body_bytes, web.server.idle_timeout).await?;
+    let parsed = FeatureReader::new(&ft, Some(&crs), Unknown::Refuse).feature(&body)?;
+    let existing = if create_only { Existing::Refuse } else { Existing::Replace };
+    let written = match insert(&web, &collection, vec![parsed.into_feature(id)], existing).await {
+        Err(WriteError::Exists { .. }) => {
+            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "there is such a feature already"));
+        }
+        written => written?,
+    };
+    metrics::written(&collection, "replace", 1);
+    Ok(done(no_content(&written), &written, []))
+}
+
+/// `PATCH /collections/{collection}/items/{id}`: a merge patch (RFC 7396) of a GeoJSON feature, or of the flat form that the
+/// schema describes.
+pub async fn update(
+    State(web): State<Arc<Web>>,
+    Path((collection, id)): Path<(String, String)>,
+    caller: Caller,
+    AtLeast(at_least): AtLeast,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let ft = writable(&web, &caller, &collection, &params)?;
+    let id = path_id(&id)?;
+    let crs = content_crs(&ft, &headers)?;
+    let media_type = media_type(&headers);
+    if !(media_type.is_empty() || media_type == MERGE_PATCH || GEOJSON_TYPES.contains(&media_type.as_str())) {
+        return Err(unsupported(&media_type, HeaderName::from_static("accept-patch"), MERGE_PATCH));
+    }
+    check_if_match(&web, &ft, &id, &headers, &at_least).await?;
+    let body = whole_body(body, web.server.max_body_bytes, web.server.idle_timeout).await?;
+    let changes = FeatureReader::new(&ft, Some(&crs), Unknown::Refuse).changes(&body)?;
+    if changes.id.is_some_and(|other| other != id) {
+        return Err(Problem::at("/id", "a feature's id cannot be changed"));
+    }
+    let changes = FeatureChanges { geometry: changes.geometry, properties: changes.properties };
+    let kind = ActionKind::Update { filter: Filter::ids([id.clone()]), changes };
+    let written = web.store.write(one_action(&collection, kind, at_least)).await?;
+    found(&written, &collection, &id)?;
+    metrics::written(&collection, "update", 1);
+    Ok(done(no_content(&written), &written, []))
+}
+
+/// `DELETE /collections/{collection}/items/{id}`.
+pub async fn remove(
+    State(web): State<Arc<Web>>,
+    Path((collection, id)): Path<(String, String)>,
+    caller: Caller,
+    AtLeast(at_least): AtLeast,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let ft = writable(&web, &caller, &collection, &params)?;
+    let id = path_id(&id)?;
+    check_if_match(&web, &ft, &id, &headers, &at_least).await?;
+    let kind = ActionKind::Delete { filter: Filter::ids([id.clone()]) };
+    let written = web.store.write(one_action(&collection, kind, at_least)).await?;
+    found(&written, &collection, &id)?;
+    metrics::written(&collection, "delete", 1);
+    Ok(done(no_content(&written), &written, []))
+}
+
+/// `OPTIONS /collections/{collection}/items`: what this caller may do.
+pub async fn items_options(
+    State(web): State<Arc<Web>>,
+    Path(collection): Path<String>,
+    caller: Caller,
+) -> Result<Response> {
+    web.feature_type(&caller, &collection)?;
+    Ok(allow(if may_write(&caller, &collection) { "GET, HEAD, POST, OPTIONS" } else { "GET, HEAD, OPTIONS" }))
+}
+
+/// `OPTIONS /collections/{collection}/items/{id}`: the same whether there is such a feature or not, since QGIS asks with an id
+/// that it made up when the collection is empty.
+pub async fn item_options(
+    State(web): State<Arc<Web>>,
+    Path((collection, _)): Path<(String, String)>,
+    caller: Caller,
+) -> Result<Response> {
+    web.feature_type(&caller, &collection)?;
+    let methods = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
+    Ok(allow(if may_write(&caller, &collection) { methods } else { "GET, HEAD, OPTIONS" }))
+}
+
+/// The collection, if the caller may write in it.
+fn writable(web: &Web, caller: &Caller, collection: &str, params: &Params) -> Result<Arc<FeatureType>> {
+    let ft = web.feature_type(caller, collection)?;
+    caller.may(Role::Editor, Some(collection))?;
+    params.only(&[])?;
+    Ok(ft)
+}
+
+fn path_id(id: &str) -> Result<FeatureId> {
+    check_id(id).map_err(|e| Problem::bad_request(e.to_string()))
+}
+
+/// `Content-Type` without its parameters.
+fn media_type(headers: &HeaderMap) -> String {
+    let value = text(headers, "content-type").unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The CRS of the body: `Content-Crs`, with or without brackets; CRS84 when there is none.
+fn content_crs(ft: &FeatureType, headers: &HeaderMap) -> Result<CrsRef> {
+    let uri = text(headers, "content-crs").or_else(|| text(headers, "ogc-content-crs"));
+    let Some(uri) = uri else { return Ok(CrsRef::crs84()) };
+    crs_of(ft, uri).ok_or_else(|| Problem::bad_request(format!("Content-Crs: {}", not_offered(ft, uri))))
+}
+
+fn unsupported(media_type: &str, header: HeaderName, offered: &str) -> Problem {
+    let what = format!("'{media_type}' is not taken here, but {offered}");
+    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
+    match HeaderValue::try_from(offered) {
+        Ok(value) => problem.with_header(header, value),
+        Err(_) => problem,
+    }
+}
+
+/// `If-Match`: 412 unless the feature is there and has one of these versions. A look before the write: another client may
+/// come in between, so the conformance class of optimistic locking is not claimed.
+async fn check_if_match(
+    web: &Web,
+    ft: &FeatureType,
+    id: &FeatureId,
+    headers: &HeaderMap,
+    at_least: &crate::model::Position,
+) -> Result<()> {
+    let Some(tags) = text(headers, "if-match") else { return Ok(()) };
+    let now = web.store.get(&ft.name, id, at_least).await?;
+    let holds = now.is_some_and(|(item, _)| {
+        tags.trim() == "*" || etag(ft, &item, &CrsRef::crs84()).is_some_and(|etag| assets::matches(tags, &etag))
+    });
+    if holds {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::PRECONDITION_FAILED, "the feature is not, or no longer, in the version of If-Match"))
+}
+
+/// What a body of GeoJSON holds.
+#[derive(Debug)]
+struct Parsed {
+    features: Vec<Feature>,
+    /// A Feature, not a FeatureCollection.
+    single: bool,
+    /// At least one had an id.
+    named: bool,
+}
+
+fn parse_features(ft: &FeatureType, crs: &CrsRef, body: &[u8]) -> std::result::Result<Parsed, ParseError> {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: Option<std::borrow::Cow<'a, str>>,
+    }
+    let kind = serde_json::from_slice::<Kind<'_>>(body).ok().and_then(|k| k.kind);
+    let mut parsed = Parsed { features: Vec::new(), single: kind.as_deref() == Some("Feature"), named: false };
+    FeatureReader::new(ft, Some(crs), Unknown::Refuse).collection(body, |_, feature| {
+        parsed.named |= feature.id.is_some();
+        let id = feature.id.clone().unwrap_or_else(new_id);
+        let mut feature = feature.into_feature(id);
+        ft.check(&mut feature)?;
+        parsed.features.push(feature);
+        Ok(())
+    })?;
+    Ok(parsed)
+}
+
+/// Runs work that takes long for `bytes` of input where it does not keep others from being served.
+async fn off_thread<T: Send + 'static, E: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
+) -> Result<T>
+where
+    Problem: From<E>,
+{
+    const AT_ONCE: usize = 256 * 1024;
+    if bytes <= AT_ONCE {
+        return Ok(work()?);
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of the server's")),
+    }
+}
+
+pub async fn insert(
+    web: &Web,
+    collection: &str,
+    features: Vec<Feature>,
+    existing: Existing,
+) -> std::result::Result<Written, WriteError> {
+    let kind = ActionKind::Insert { features, existing };
+    web.store.write(one_action(collection, kind, crate::model::Position::default())).await
+}
+
+fn one_action(collection: &str, kind: ActionKind, at_least: crate::model::Position) -> Transaction {
+    Transaction { actions: vec![Action { feature_type: collection.to_owned(), kind }], at_least }
+}
+
+fn found(written: &Written, collection: &str, id: &str) -> Result<()> {
+    if written.ids.iter().all(Vec::is_empty) { Err(no_item(collection, id)) } else { Ok(()) }
+}
+
+/// 202 where the change is durable, but not to be seen here yet.
+fn no_content(written: &Written) -> StatusCode {
+    if written.applied { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED }
+}
+
+fn done<const N: usize>(status: StatusCode, written: &Written, headers: [(HeaderName, String); N]) -> Response {
+    let mut response = (status, headers).into_response();
+    response.headers_mut().extend(position_header(&written.position));
+    response
+}
+
+impl From<ParseError> for Problem {
+    fn from(e: ParseError) -> Self {
+        Problem::at(e.pointer, e.message)
+    }
+}

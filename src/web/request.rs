@@ -1,0 +1,306 @@
+//! What every handler may ask of a request: the address that its links must begin with, who sent it, the position that it
+//! must not be older than, and its query parameters.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
+use futures::StreamExt;
+
+use super::Web;
+use super::access::Caller;
+use super::problem::{Problem, Result};
+use crate::model::Position;
+
+/// Carries a [`Position`]: answers say how far they know, and a request that sends one back is not answered from before it.
+pub const POSITION: HeaderName = HeaderName::from_static("alluvium-position");
+
+/// The service's address as the client sees it, without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl(pub Arc<str>);
+
+impl std::fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Middleware: identifies the caller and the address, for the extractors.
+pub async fn context(State(web): State<Arc<Web>>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0);
+    match base_url(&web, &request, peer) {
+        Ok(url) => request.extensions_mut().insert(url),
+        Err(problem) => return problem.into_response(),
+    };
+    match web.access.identify(request.headers()).await {
+        Ok(caller) => request.extensions_mut().insert(caller),
+        Err(problem) => return problem.into_response(),
+    };
+    next.run(request).await
+}
+
+fn base_url(web: &Web, request: &Request, peer: Option<SocketAddr>) -> Result<BaseUrl> {
+    if let Some(url) = &web.server.public_url {
+        return Ok(BaseUrl(url.trim_end_matches('/').into()));
+    }
+    let headers = request.headers();
+    let trusted = peer.is_some_and(|peer| web.server.trusted_proxies.iter().any(|n| n.contains(peer.ip())));
+    let forwarded = if trusted { Forwarded::read(headers) } else { Forwarded::default() };
+    let host = forwarded.host.or_else(|| text(headers, header::HOST.as_str()).map(str::to_owned));
+    let host = host.or_else(|| request.uri().authority().map(ToString::to_string));
+    let host = host.filter(|h| h.parse::<Authority>().is_ok_and(|a| !a.as_str().contains('@')));
+    let host = host.ok_or_else(|| Problem::bad_request("the request names no host, or one that is not valid"))?;
+    let scheme = if forwarded.https { "https" } else { "http" };
+    Ok(BaseUrl(format!("{scheme}://{host}{}", forwarded.prefix).into()))
+}
+
+/// What a trusted proxy says of the address that the client used.
+#[derive(Default)]
+struct Forwarded {
+    https: bool,
+    host: Option<String>,
+    /// A path that the proxy has taken off.
+    prefix: String,
+}
+
+impl Forwarded {
+    /// `Forwarded` (RFC 7239) goes before the `X-Forwarded-` headers. Of several proxies the first, nearest to the client,
+    /// counts.
+    fn read(headers: &HeaderMap) -> Forwarded {
+        let first = |name: &str| text(headers, name).and_then(|v| v.split(',').next()).map(str::trim);
+        let mut scheme = first("x-forwarded-proto");
+        let mut host = first("x-forwarded-host");
+        for pair in first("forwarded").unwrap_or_default().split(';') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = Some(value.trim().trim_matches('"'));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "proto" => scheme = value,
+                "host" => host = value,
+                _ => {}
+            }
+        }
+        let prefix = first("x-forwarded-prefix").unwrap_or_default().trim_end_matches('/');
+        let good = prefix.starts_with('/')
+            && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~'));
+        Forwarded {
+            https: scheme.is_some_and(|s| s.eq_ignore_ascii_case("https")),
+            host: host.map(str::to_owned),
+            prefix: if good { prefix.to_owned() } else { String::new() },
+        }
+    }
+}
+
+/// A header's text, where it is there once and readable.
+pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for BaseUrl {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        parts.extensions.get::<BaseUrl>().cloned().ok_or_else(missing_context)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        parts.extensions.get::<Caller>().cloned().ok_or_else(missing_context)
+    }
+}
+
+fn missing_context() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the route is outside of the middleware `context`")
+}
+
+/// The position of the request's header `Alluvium-Position`; of the first write on if there is none.
+#[derive(Clone, Debug, Default)]
+pub struct AtLeast(pub Position);
+
+impl<S: Send + Sync> FromRequestParts<S> for AtLeast {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let mut position = Position::default();
+        for value in parts.headers.get_all(POSITION) {
+            let token = value.to_str().map_err(|_| "not text".to_owned()).and_then(str::parse::<Position>);
+            position.merge(&token.map_err(|e| Problem::bad_request(format!("header Alluvium-Position: {e}")))?);
+        }
+        Ok(AtLeast(position))
+    }
+}
+
+/// The header that tells a position.
+pub fn position_header(position: &Position) -> Option<(HeaderName, HeaderValue)> {
+    if position.is_empty() {
+        return None;
+    }
+    Some((POSITION, HeaderValue::try_from(position.to_string()).ok()?))
+}
+
+/// The query parameters in their order, decoded, each given at most once.
+#[derive(Clone, Debug, Default)]
+pub struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|e| Problem::bad_request(format!("the query string cannot be read: {e}")))?;
+        Params::new(pairs.0)
+    }
+}
+
+impl Params {
+    pub fn new(mut pairs: Vec<(String, String)>) -> Result<Params> {
+        // A trailing '&' or an empty name.
+        pairs.retain(|(name, value)| !(name.is_empty() && value.is_empty()));
+        for (i, (name, _)) in pairs.iter().enumerate() {
+            if pairs[..i].iter().any(|(earlier, _)| earlier == name) {
+                return Err(Problem::parameter(name, format!("parameter '{name}' is given twice")));
+            }
+        }
+        Ok(Params(pairs))
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+    }
+
+    /// A parameter that is not among `known` is an error (OGC API - Features Part 1, `/req/core/query-param-unknown`).
+    pub fn only(&self, known: &[&str]) -> Result<()> {
+        match self.0.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some((name, _)) => Err(Problem::parameter(
+                name,
+                format!("there is no parameter '{name}' here; there are {}", known.join(", ")),
+            )),
+        }
+    }
+
+    /// `true` or `false`; absent is false.
+    pub fn flag(&self, name: &str) -> Result<bool> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(Problem::parameter(name, format!("{name}: '{other}' is not true or false"))),
+        }
+    }
+
+    /// The query string of these parameters, with `changes` put in their places or at the end; `None` takes one out.
+    pub fn with(&self, changes: &[(&str, Option<&str>)]) -> String {
+        let kept = self.iter().filter(|(name, _)| !changes.iter().any(|(n, _)| n == name));
+        let added = changes.iter().filter_map(|(n, v)| Some((*n, (*v)?)));
+        let mut out = String::new();
+        for (name, value) in kept.chain(added) {
+            out.push(if out.is_empty() { '?' } else { '&' });
+            encode(&mut out, name);
+            out.push('=');
+            encode(&mut out, value);
+        }
+        out
+    }
+}
+
+/// Percent-encodes for a query string or a path segment: all but the unreserved characters (RFC 3986 §2.3) and the comma and
+/// the colon, which are plain in both and frequent in bboxes and times.
+pub fn encode(out: &mut String, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b',' | b':') {
+            out.push(char::from(b));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(b >> 4)]));
+            out.push(char::from(HEX[usize::from(b & 15)]));
+        }
+    }
+}
+
+/// `encode` into a text of its own.
+pub fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    encode(&mut out, text);
+    out
+}
+
+/// The whole of a body of at most `most` bytes. A client that sends nothing for `idle` is given up.
+pub async fn whole_body(body: Body, most: usize, idle: Duration) -> Result<Bytes> {
+    let too_large = || {
+        let what = format!("the body has more than {most} bytes (server.max_body_bytes)");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, what)
+    };
+    if axum::body::HttpBody::size_hint(&body).lower() > most as u64 {
+        return Err(too_large());
+    }
+    let mut stream = body.into_data_stream();
+    let mut whole = BytesMut::new();
+    while let Some(piece) = next_piece(&mut stream, idle).await? {
+        if whole.len() + piece.len() > most {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+/// The next piece of a body that is read as it comes; `None` at its end.
+pub async fn next_piece(stream: &mut BodyDataStream, idle: Duration) -> Result<Option<Bytes>> {
+    match tokio::time::timeout(idle, stream.next()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(piece))) => Ok(Some(piece)),
+        Ok(Some(Err(e))) => Err(Problem::bad_request(format!("the body could not be read to its end: {e}"))),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the rest of the body did not come in time")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_proxy_to_the_client_counts() {
+        let headers = |pairs: &[(&'static str, &str)]| {
+            HeaderMap::from_iter(pairs.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())))
+        };
+        let f = Forwarded::read(&headers(&[
+            ("forwarded", r#"for=1.2.3.4;proto=https;host="geo.example:8443", for=10.0.0.1;host=inner"#),
+            ("x-forwarded-host", "other"),
+            ("x-forwarded-prefix", "/features/"),
+        ]));
+        assert_eq!((f.https, f.host.as_deref(), f.prefix.as_str()), (true, Some("geo.example:8443"), "/features"));
+        let f = Forwarded::read(&headers(&[
+            ("x-forwarded-proto", "https, http"),
+            ("x-forwarded-host", "a.example, b"),
+            ("x-forwarded-prefix", "\"><script>"),
+        ]));
+        assert_eq!((f.https, f.host.as_deref(), f.prefix.as_str()), (true, Some("a.example"), ""));
+    }
+
+    #[test]
+    fn a_query_string_can_be_written_again() {
+        let pairs = [("bbox", "1,2,3,4"), ("name", "a b&c=ä"), ("limit", "5")];
+        let params = Params::new(pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect()).unwrap();
+        assert_eq!(
+            params.with(&[("limit", None), ("cursor", Some("x/"))]),
+            "?bbox=1,2,3,4&name=a%20b%26c%3D%C3%A4&cursor=x%2F"
+        );
+        assert!(params.only(&["bbox", "name"]).is_err());
+        assert!(Params::new(vec![("a".into(), "1".into()), ("a".into(), "2".into())]).is_err());
+    }
+}
