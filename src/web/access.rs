@@ -238,9 +238,11 @@ fn unauthorized(detail: &str) -> Problem {
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Basic realm="alluvium", charset="UTF-8""#))
 }
 
+type NameAndSecret = (String, Box<[u8]>);
+
 /// The name and the secret that a request carries: an API key `name.secret` in `X-API-Key` or as the user of HTTP Basic with an
 /// empty password, or name and password of HTTP Basic.
-fn presented(headers: &HeaderMap) -> Result<Option<(String, Box<[u8]>)>, Problem> {
+fn presented(headers: &HeaderMap) -> Result<Option<NameAndSecret>, Problem> {
     let split = |key: &str| {
         let (name, secret) = key.split_once('.')?;
         Some((name.to_owned(), Box::from(secret.as_bytes())))
