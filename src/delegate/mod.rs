@@ -8,6 +8,7 @@
 //! - A [`Snapshot`] is one moment: watermarks and rows belong together however long the scan takes.
 //! - A scan may deliver rows that do not match the filter (the caller evaluates it again) but never leaves one out.
 
+pub mod embedded;
 pub mod literal;
 pub mod memory;
 #[cfg(feature = "cluster")]

@@ -1,0 +1,181 @@
+//! Rows of a feature table, to and from the model: the types of the columns, and how each value is written in SQLite.
+//!
+//! Invariant: within a column the order of SQLite (`BINARY`) is that of [`Value::sort_cmp`]. Instants and days are text of a
+//! fixed width, which holds for the years 0 to 9999; others are refused. Every value comes back as it was, but -0.0 as 0.0.
+
+use jiff::civil;
+use jiff::tz::Offset as Zone;
+use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
+
+use super::blob;
+use crate::delegate::sql::{Bind, VERSION, quoted};
+use crate::delegate::{DelegateError, Row};
+use crate::model::{Feature, FeatureId, FeatureType, PropertyType, Value, value};
+
+/// The type of a property's column (OGC 12-128r17, table 1).
+pub fn column_type(kind: PropertyType) -> &'static str {
+    match kind {
+        PropertyType::String | PropertyType::Uuid | PropertyType::Json => "TEXT",
+        PropertyType::Int32 => "MEDIUMINT",
+        PropertyType::Int64 => "INTEGER",
+        PropertyType::Number => "DOUBLE",
+        PropertyType::Boolean => "BOOLEAN",
+        PropertyType::Date => "DATE",
+        PropertyType::DateTime => "DATETIME",
+        PropertyType::Bytes => "BLOB",
+    }
+}
+
+/// The columns that [`read`] reads and the upsert writes, in that order: id, version, geometry if the type has one, properties.
+pub fn columns(feature_type: &FeatureType) -> Vec<String> {
+    let mut columns = vec![quoted("id"), quoted(VERSION)];
+    columns.extend(feature_type.geometry.map(|_| quoted("geom")));
+    columns.extend(feature_type.properties.iter().map(|p| quoted(&p.name)));
+    columns
+}
+
+/// Reads a row of [`columns`].
+pub fn read(row: &rusqlite::Row<'_>, feature_type: &FeatureType) -> Result<Row, DelegateError> {
+    let id: FeatureId = row.get_ref(0)?.as_str().map_err(|_| unreadable(feature_type, "?", "id", "not text"))?.into();
+    let version = row.get::<_, i64>(1)?.max(0) as u64;
+    let mut column = 2;
+    let mut geometry = None;
+    if feature_type.geometry.is_some() {
+        if let ValueRef::Blob(bytes) = row.get_ref(column)? {
+            geometry = Some(blob::decode(bytes).map_err(|e| unreadable(feature_type, &id, "geom", &e))?);
+        }
+        column += 1;
+    }
+    let mut properties = Vec::with_capacity(feature_type.properties.len());
+    for (i, property) in feature_type.properties.iter().enumerate() {
+        let stored = row.get_ref(column + i)?;
+        let value = decode(property.kind, stored)
+            .ok_or_else(|| unreadable(feature_type, &id, &property.name, &format!("not a {}", property.kind.name())))?;
+        properties.push(value);
+    }
+    Ok(Row { feature: Feature { id, geometry, properties }.into(), version })
+}
+
+fn unreadable(feature_type: &FeatureType, id: &str, column: &str, why: &str) -> DelegateError {
+    DelegateError::Mismatch(format!("column '{column}' of '{id}' in table '{}': {why}", feature_type.name))
+}
+
+/// A stored value, also in the spellings of other tools.
+fn decode(kind: PropertyType, stored: ValueRef<'_>) -> Option<Value> {
+    let text = || stored.as_str().ok();
+    Some(match (kind, stored) {
+        (_, ValueRef::Null) => Value::Null,
+        (PropertyType::String, _) => Value::String(text()?.into()),
+        (PropertyType::Int32 | PropertyType::Int64, ValueRef::Integer(n)) => Value::Int(n),
+        (PropertyType::Number, ValueRef::Real(x)) => Value::Number(x),
+        (PropertyType::Number, ValueRef::Integer(n)) => Value::Number(n as f64),
+        (PropertyType::Boolean, ValueRef::Integer(n)) => Value::Bool(n != 0),
+        (PropertyType::Date, _) => Value::Date(value::parse_date(text()?)?),
+        (PropertyType::DateTime, _) => Value::DateTime(value::parse_instant(text()?)?),
+        (PropertyType::Uuid, _) => Value::Uuid(*uuid::Uuid::try_parse(text()?).ok()?.as_bytes()),
+        (PropertyType::Json, _) => Value::Json(text()?.into()),
+        (PropertyType::Bytes, ValueRef::Blob(b)) => Value::Bytes(b.into()),
+        _ => return None,
+    })
+}
+
+/// A value for its column. The error says why this column cannot have it.
+pub fn encode(kind: PropertyType, value: &Value) -> Result<ToSqlOutput<'_>, String> {
+    if !value.is_of(kind) {
+        return Err(format!("not of type {}", kind.name()));
+    }
+    let borrowed = ToSqlOutput::Borrowed;
+    let owned = |s: String| ToSqlOutput::Owned(SqlValue::Text(s));
+    Ok(match value {
+        Value::Null => borrowed(ValueRef::Null),
+        Value::Bool(b) => borrowed(ValueRef::Integer(i64::from(*b))),
+        Value::Int(n) => borrowed(ValueRef::Integer(*n)),
+        Value::Number(x) => borrowed(ValueRef::Real(*x)),
+        Value::String(s) | Value::Json(s) => borrowed(ValueRef::Text(s.as_bytes())),
+        Value::Date(days) => owned(date_text(*days).ok_or("the year is not between 0 and 9999")?),
+        Value::DateTime(micros) => owned(instant_text(*micros).ok_or("the year is not between 0 and 9999")?),
+        Value::Uuid(u) => owned(uuid::Uuid::from_bytes(*u).to_string()),
+        Value::Bytes(b) => borrowed(ValueRef::Blob(b)),
+    })
+}
+
+/// A value for a placeholder.
+pub fn bound(bind: &Bind) -> SqlValue {
+    // Sorts as what it stands for does: before or after every year that a column can have.
+    let beyond = |before: bool| String::from(if before { "" } else { "~" });
+    match bind {
+        Bind::Bool(b) => SqlValue::Integer(i64::from(*b)),
+        Bind::Int(n) => SqlValue::Integer(*n),
+        Bind::Number(x) => SqlValue::Real(*x),
+        Bind::Text(s) | Bind::Json(s) => SqlValue::Text(s.clone()),
+        Bind::Date(days) => SqlValue::Text(date_text(*days).unwrap_or_else(|| beyond(*days < 0))),
+        Bind::Instant(micros) => SqlValue::Text(instant_text(*micros).unwrap_or_else(|| beyond(*micros < 0))),
+        Bind::Uuid(u) => SqlValue::Text(uuid::Uuid::from_bytes(*u).to_string()),
+        Bind::Bytes(b) => SqlValue::Blob(b.clone()),
+        Bind::Ids(ids) => {
+            let ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
+            SqlValue::Text(serde_json::Value::from(ids).to_string())
+        }
+    }
+}
+
+fn date_text(days: i32) -> Option<String> {
+    let day = civil::date(1970, 1, 1).checked_add(jiff::Span::new().try_days(days).ok()?).ok()?;
+    (day.year() >= 0).then(|| format!("{:04}-{:02}-{:02}", day.year(), day.month(), day.day()))
+}
+
+fn instant_text(micros: i64) -> Option<String> {
+    let t = Zone::UTC.to_datetime(jiff::Timestamp::from_microsecond(micros).ok()?);
+    (t.year() >= 0).then(|| {
+        format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+            t.year(),
+            t.month(),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second(),
+            t.subsec_nanosecond() / 1000
+        )
+    })
+}
+
+/// The properties of a feature as a JSON object of texts, each of which [`PropertyType::parse`] reads back.
+pub fn properties_as_texts(feature_type: &FeatureType, feature: &Feature) -> String {
+    use base64::Engine;
+    let texts = feature_type.properties.iter().enumerate().map(|(slot, property)| {
+        let text = match feature.value(slot) {
+            Value::Null => None,
+            Value::Bool(b) => Some(b.to_string()),
+            Value::Int(n) => Some(n.to_string()),
+            Value::Number(x) => Some(x.to_string()),
+            Value::String(s) | Value::Json(s) => Some(s.to_string()),
+            Value::Date(days) => Some(value::format_date(*days)),
+            Value::DateTime(micros) => Some(value::format_instant(*micros)),
+            Value::Uuid(u) => Some(uuid::Uuid::from_bytes(*u).to_string()),
+            Value::Bytes(b) => Some(base64::engine::general_purpose::STANDARD.encode(b)),
+        };
+        (property.name.clone(), text.into())
+    });
+    serde_json::Value::Object(texts.collect()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_text_in_the_order_of_time() {
+        let year =
+            |y: i16| civil::date(y, 1, 1).to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_microsecond();
+        let times = [year(0), year(999), -1, 0, 1, 999_999, 1_000_000, year(9999)];
+        let texts: Vec<String> = times.iter().map(|t| instant_text(*t).unwrap()).collect();
+        assert!(texts.is_sorted(), "{texts:?}");
+        assert_eq!(texts[3], "1970-01-01T00:00:00.000000Z");
+        assert_eq!(instant_text(year(-1)), None);
+        assert_eq!((date_text(i32::MAX), date_text(-1).as_deref()), (None, Some("1969-12-31")));
+        let before = bound(&Bind::Instant(year(-1)));
+        assert_eq!(before, SqlValue::Text(String::new()));
+        assert!(encode(PropertyType::DateTime, &Value::DateTime(year(-1))).is_err());
+    }
+}

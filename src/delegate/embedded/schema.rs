@@ -1,0 +1,250 @@
+//! The file's tables: what every GeoPackage has, the catalogue of feature types, and the making and dropping of their tables.
+//!
+//! Invariant: every attached type of the catalogue has its table, its watermarks, its lines in `gpkg_contents` and
+//! `gpkg_geometry_columns`, and its R-tree.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::row::column_type;
+use crate::delegate::sql::{VERSION, quoted};
+use crate::delegate::{DelegateError, same_columns};
+use crate::model::{FeatureType, PartitionId, Watermark};
+
+/// 'GPKG', in the file's header.
+const APPLICATION_ID: i64 = 0x4750_4b47;
+/// GeoPackage 1.3.0.
+const USER_VERSION: i64 = 10_300;
+/// Of the bookkeeping tables.
+const FORMAT: i64 = 1;
+
+/// Makes an empty file a GeoPackage, or sees to it that the file is one that this program understands.
+pub fn prepare(connection: &mut Connection) -> Result<(), DelegateError> {
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+    let application: i64 = connection.query_row("PRAGMA application_id", [], |r| r.get(0))?;
+    if tables > 0 && application != APPLICATION_ID {
+        return Err(DelegateError::Mismatch("the file is an SQLite database but not a GeoPackage".into()));
+    }
+    let journal: String = connection.query_row("PRAGMA journal_mode = WAL", [], |r| r.get(0))?;
+    if journal != "wal" {
+        return Err(DelegateError::Mismatch(format!(
+            "the file's journal mode is {journal} and cannot be changed to wal"
+        )));
+    }
+    connection.execute_batch("PRAGMA synchronous = FULL")?;
+    let tx = begin(connection)?;
+    if tables == 0 {
+        tx.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {USER_VERSION};"))?;
+    }
+    tx.execute_batch(include_str!("geopackage.sql"))?;
+    let format: i64 = tx.query_row("SELECT format FROM gpkgext_alluvium_state", [], |r| r.get(0))?;
+    if format != FORMAT {
+        return Err(DelegateError::Mismatch(format!(
+            "the file's bookkeeping is of format {format}, this program understands {FORMAT}"
+        )));
+    }
+    for feature_type in catalogue(&tx)?.1 {
+        check_table(&tx, &feature_type)?;
+    }
+    tx.commit()?;
+    Ok(())
+}
+
+/// A transaction that writes.
+pub fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+}
+
+fn check_table(connection: &Connection, feature_type: &FeatureType) -> Result<(), DelegateError> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    let have: Vec<String> = statement.query_map([&feature_type.name], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    let properties = feature_type.properties.iter().map(|p| p.name.as_str());
+    let missing = ["fid", "id", VERSION].into_iter().chain(feature_type.geometry.map(|_| "geom")).chain(properties);
+    match missing.into_iter().find(|name| !have.iter().any(|h| h == name)) {
+        None => Ok(()),
+        Some(name) => {
+            Err(DelegateError::Mismatch(format!("table '{}' of the file has no column '{name}'", feature_type.name)))
+        }
+    }
+}
+
+/// The catalogue's revision and the attached types.
+pub fn catalogue(connection: &Connection) -> Result<(u64, Vec<FeatureType>), DelegateError> {
+    let revision: i64 = connection.query_row("SELECT revision FROM gpkgext_alluvium_state", [], |r| r.get(0))?;
+    let mut statement =
+        connection.prepare("SELECT feature_type FROM gpkgext_alluvium_catalogue WHERE attached ORDER BY name")?;
+    let mut rows = statement.query([])?;
+    let mut types = Vec::new();
+    while let Some(row) = rows.next()? {
+        types.push(from_json(row.get_ref(0)?.as_str().unwrap_or_default())?);
+    }
+    Ok((revision as u64, types))
+}
+
+fn from_json(text: &str) -> Result<FeatureType, DelegateError> {
+    serde_json::from_str(text).map_err(|e| DelegateError::Mismatch(format!("a feature type in the catalogue: {e}")))
+}
+
+/// The watermark of each partition, of the type as the caller knows it.
+pub fn watermarks(connection: &Connection, feature_type: &FeatureType) -> Result<Vec<Watermark>, DelegateError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT incarnation, durable_through, evict_through, as_of FROM gpkgext_alluvium_watermarks
+         WHERE feature_type = ?1 ORDER BY partition",
+    )?;
+    let mut rows = statement.query([&feature_type.name])?;
+    let mut watermarks = Vec::new();
+    while let Some(row) = rows.next()? {
+        let incarnation: String = row.get(0)?;
+        if incarnation != feature_type.incarnation {
+            return Err(DelegateError::wrong_incarnation(feature_type, &incarnation));
+        }
+        let offset = |column| row.get::<_, i64>(column).map(|n| n as u64);
+        watermarks.push(Watermark { durable_through: offset(1)?, evict_through: offset(2)?, as_of: offset(3)? });
+    }
+    if watermarks.is_empty() {
+        return Err(DelegateError::NotFound(feature_type.name.clone()));
+    }
+    Ok(watermarks)
+}
+
+pub fn set_watermark(
+    tx: &Transaction<'_>,
+    feature_type: &FeatureType,
+    partition: PartitionId,
+    to: &Watermark,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT OR REPLACE INTO gpkgext_alluvium_watermarks VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
+        params![
+            feature_type.name,
+            partition,
+            feature_type.incarnation,
+            to.durable_through as i64,
+            to.evict_through as i64,
+            to.as_of as i64
+        ],
+    )?;
+    Ok(())
+}
+
+/// Enters a type, with a new table or with the one that a type of that name and those columns has left.
+pub fn create(connection: &mut Connection, feature_type: &FeatureType) -> Result<(), DelegateError> {
+    let tx = begin(connection)?;
+    let name = &feature_type.name;
+    let exists = || DelegateError::Exists(name.clone());
+    let entry: Option<(bool, String)> = tx
+        .query_row("SELECT attached, feature_type FROM gpkgext_alluvium_catalogue WHERE name = ?1", [name], |r| {
+            Ok((r.get(0)?, r.get(1)?))
+        })
+        .optional()?;
+    let table_is_there = has_table(&tx, name)?;
+    match entry {
+        Some((true, _)) => return Err(exists()),
+        Some((false, left)) if table_is_there => {
+            if !same_columns(&from_json(&left)?, feature_type) {
+                return Err(exists());
+            }
+            check_table(&tx, feature_type)?;
+            tx.execute(&format!("UPDATE {} SET {VERSION} = 0", quoted(name)), [])?;
+        }
+        _ if table_is_there || ["sqlite_", "gpkg", "rtree_"].iter().any(|p| name.starts_with(p)) => {
+            return Err(exists());
+        }
+        _ => create_table(&tx, feature_type)?,
+    }
+    create_indexes(&tx, feature_type)?;
+    let json = serde_json::to_string(feature_type).map_err(|e| DelegateError::Mismatch(e.to_string()))?;
+    tx.execute("INSERT OR REPLACE INTO gpkgext_alluvium_catalogue VALUES (?1, ?2, TRUE)", [name, &json])?;
+    for partition in 0..feature_type.partitions {
+        set_watermark(&tx, feature_type, partition, &Watermark::default())?;
+    }
+    changed(&tx)?;
+    Ok(tx.commit()?)
+}
+
+fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE lower(name) = ?1)", [name], |r| r.get(0))
+}
+
+fn changed(tx: &Transaction<'_>) -> rusqlite::Result<usize> {
+    tx.execute("UPDATE gpkgext_alluvium_state SET revision = revision + 1", [])
+}
+
+fn create_table(tx: &Transaction<'_>, feature_type: &FeatureType) -> rusqlite::Result<()> {
+    let name = &feature_type.name;
+    let not_null = |nullable| if nullable { "" } else { " NOT NULL" };
+    let mut columns = vec!["fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL".into(), "id TEXT NOT NULL UNIQUE".into()];
+    if let Some(g) = &feature_type.geometry {
+        columns.push(format!("geom {}{}", g.kind.name().to_uppercase(), not_null(g.nullable)));
+    }
+    for p in &feature_type.properties {
+        columns.push(format!("{} {}{}", quoted(&p.name), column_type(p.kind), not_null(p.nullable)));
+    }
+    columns.push(format!("{VERSION} INTEGER NOT NULL DEFAULT 0"));
+    tx.execute_batch(&format!("CREATE TABLE {} ({})", quoted(name), columns.join(", ")))?;
+
+    let description =
+        if feature_type.description.is_empty() { feature_type.title() } else { &feature_type.description };
+    let data_type = if feature_type.geometry.is_some() { "features" } else { "attributes" };
+    let srs_id = feature_type.geometry.map(|g| g.epsg);
+    if let Some(epsg) = srs_id {
+        tx.execute(
+            "INSERT OR IGNORE INTO gpkg_spatial_ref_sys VALUES ('EPSG:' || ?1, ?1, 'EPSG', ?1, 'undefined', NULL)",
+            [epsg],
+        )?;
+    }
+    tx.execute(
+        "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, srs_id) VALUES (?1, ?2, ?1, ?3, ?4)",
+        params![name, data_type, description, srs_id],
+    )?;
+    let Some(g) = &feature_type.geometry else { return Ok(()) };
+    tx.execute(
+        "INSERT INTO gpkg_geometry_columns VALUES (?1, 'geom', ?2, ?3, ?4, ?5)",
+        params![name, g.kind.name().to_uppercase(), g.epsg, g.dimension.has_z(), g.dimension.has_m()],
+    )?;
+    tx.execute(
+        "INSERT INTO gpkg_extensions VALUES (?1, 'geom', 'gpkg_rtree_index',
+         'http://www.geopackage.org/spec120/#extension_rtree', 'write-only')",
+        [name],
+    )?;
+    tx.execute_batch(&include_str!("rtree.sql").replace("{rtree}", &rtree(name)).replace("{table}", name))
+}
+
+/// The R-tree of a feature table.
+pub fn rtree(table: &str) -> String {
+    format!("rtree_{table}_geom")
+}
+
+/// An index on each property that asks for one; the id makes it serve ordered pages too.
+fn create_indexes(tx: &Transaction<'_>, feature_type: &FeatureType) -> rusqlite::Result<()> {
+    feature_type.properties.iter().try_for_each(|p| {
+        let index = quoted(&format!("{}.{}", feature_type.name, p.name));
+        tx.execute_batch(&if p.index {
+            format!("CREATE INDEX IF NOT EXISTS {index} ON {} ({}, id)", quoted(&feature_type.name), quoted(&p.name))
+        } else {
+            format!("DROP INDEX IF EXISTS {index}")
+        })
+    })
+}
+
+/// Takes a type out of the catalogue, with `purge` also the table, if we have made it.
+pub fn remove(connection: &mut Connection, name: &str, purge: bool) -> Result<(), DelegateError> {
+    let tx = begin(connection)?;
+    let detached =
+        tx.execute("UPDATE gpkgext_alluvium_catalogue SET attached = FALSE WHERE name = ?1 AND attached", [name])?;
+    if detached > 0 {
+        for table in ["watermarks", "deleted", "refused"] {
+            tx.execute(&format!("DELETE FROM gpkgext_alluvium_{table} WHERE feature_type = ?1"), [name])?;
+        }
+        changed(&tx)?;
+    }
+    if purge && tx.execute("DELETE FROM gpkgext_alluvium_catalogue WHERE name = ?1", [name])? > 0 {
+        tx.execute_batch(&format!(
+            "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {};",
+            quoted(&rtree(name)),
+            quoted(name)
+        ))?;
+        for table in ["gpkg_extensions", "gpkg_geometry_columns", "gpkg_contents"] {
+            tx.execute(&format!("DELETE FROM {table} WHERE table_name = ?1"), [name])?;
+        }
+    }
+    Ok(tx.commit()?)
+}
