@@ -4,8 +4,8 @@
 //! It owns connections, tables and their SQL; what a filter means in SQL is [`super::sql`]'s. Rows that other tools write
 //! have version 0. Needs PostgreSQL 12 and PostGIS 3 or newer.
 //!
-//! - [`connection`]: the pool's discipline and the kinds of failure. - [`migrate`]: the schema. - [`catalogue`]: types and
-//!   tables. - [`persist`], [`read`]: the two ways. - [`row`]: values in the binary format.
+//! Rooms: `connection` has the pool's discipline and the kinds of failure, `migrate` the schema, `catalogue` types and tables,
+//! `persist` and `read` the two ways, `row` the values in the binary format.
 
 mod catalogue;
 mod connection;
@@ -72,6 +72,8 @@ impl PostGisSettings {
             // Digits that read back as the same double, and dates in ISO form.
             ("extra_float_digits", "1".to_owned()),
             ("datestyle", "ISO".to_owned()),
+            // A plan for 5,000 rows and empty tables must not be kept for other days.
+            ("plan_cache_mode", "force_custom_plan".to_owned()),
         ];
         let options = url
             .application_name("alluvium")
