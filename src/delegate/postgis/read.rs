@@ -13,8 +13,8 @@ use rustc_hash::FxHashMap;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::PostGisSettings;
 use super::catalogue::{WATERMARK_COLUMNS, read_watermarks, select_watermarks, table};
@@ -178,6 +178,7 @@ impl Snapshot for PostGisSnapshot {
     }
 
     async fn scan(&mut self, scan: Scan) -> Result<Rows, DelegateError> {
+        // A name of its own: a fetch of the scan before may still be under way.
         self.cursors += 1;
         let cursor = format!("scan_{}", self.cursors);
         let count = scan.expected_rows.unwrap_or(FIRST_ROWS).clamp(1, MOST_ROWS);
@@ -189,7 +190,7 @@ impl Snapshot for PostGisSnapshot {
             feature_type: self.feature_type.clone(),
             cursor: cursor.clone(),
             before: format!(
-                "CLOSE ALL; SET LOCAL cursor_tuple_fraction = {fraction}; DECLARE {cursor} BINARY NO SCROLL CURSOR FOR {query}; "
+                "SET LOCAL cursor_tuple_fraction = {fraction}; DECLARE {cursor} BINARY NO SCROLL CURSOR FOR {query}; "
             ),
             count,
         };
@@ -276,30 +277,36 @@ impl Fetch {
     }
 }
 
-/// The first batch, then the others, each of which is fetched while the caller works on the one before. The second is only
-/// fetched when it is asked for: a page seldom needs it.
+/// The first batch, then the others, fetched ahead while the caller works. They begin only when the second is asked for: a page
+/// seldom needs it.
 fn stream(first: Batch) -> Rows {
-    enum Coming {
-        Here(Batch),
-        Later(Fetch),
-        Running(JoinHandle<Result<Batch, DelegateError>>),
-        Nothing,
+    let rows = futures::stream::once(std::future::ready(Ok(first.rows)));
+    match first.next {
+        None => rows.boxed(),
+        Some(fetch) => rows.chain(futures::stream::once(async { fetched_ahead(fetch) }).flatten()).boxed(),
     }
-    let step = async |coming: Coming| {
-        let (batch, is_first) = match coming {
-            Coming::Nothing => return None,
-            Coming::Here(batch) => (Ok(batch), true),
-            Coming::Later(fetch) => (uncancelled(fetch.run()).await, false),
-            Coming::Running(task) => {
-                (task.await.unwrap_or_else(|e| Err(DelegateError::Unavailable(e.to_string()))), false)
+}
+
+fn fetched_ahead(fetch: Fetch) -> ReceiverStream<Result<Vec<Row>, DelegateError>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut next = Some(fetch);
+        while let Some(fetch) = next {
+            let rows = match fetch.run().await {
+                Ok(batch) => {
+                    next = batch.next;
+                    Ok(batch.rows)
+                }
+                Err(e) => {
+                    next = None;
+                    Err(e)
+                }
+            };
+            // Nobody listens any more.
+            if sender.send(rows).await.is_err() {
+                break;
             }
-        };
-        Some(match batch {
-            Err(e) => (Err(e), Coming::Nothing),
-            Ok(Batch { rows, next: None }) => (Ok(rows), Coming::Nothing),
-            Ok(Batch { rows, next: Some(fetch) }) if is_first => (Ok(rows), Coming::Later(fetch)),
-            Ok(Batch { rows, next: Some(fetch) }) => (Ok(rows), Coming::Running(tokio::spawn(fetch.run()))),
-        })
-    };
-    futures::stream::unfold(Coming::Here(first), step).boxed()
+        }
+    });
+    ReceiverStream::new(receiver)
 }
