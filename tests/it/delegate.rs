@@ -2,6 +2,7 @@
 //! the list at the end, with a function that opens an empty store (or `None`, having said why it was skipped).
 
 mod generate;
+mod geopackage;
 
 use std::any::Any;
 use std::collections::BTreeSet;

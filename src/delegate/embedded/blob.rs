@@ -77,11 +77,13 @@ fn double(bytes: &[u8], little: bool) -> Option<f64> {
 /// The functions that the triggers of an R-tree call, which every connection that writes must have (annex F.3).
 pub fn register_functions(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    let edges: [(&str, fn(Rect) -> f64); 4] =
-        [("ST_MinX", |r| r.min_x), ("ST_MaxX", |r| r.max_x), ("ST_MinY", |r| r.min_y), ("ST_MaxY", |r| r.max_y)];
-    for (name, edge) in edges {
-        connection.create_scalar_function(name, 1, flags, move |context| Ok(envelope(context).flatten().map(edge)))?;
-    }
+    let edge = |name: &str, edge: fn(Rect) -> f64| {
+        connection.create_scalar_function(name, 1, flags, move |context| Ok(envelope(context).flatten().map(edge)))
+    };
+    edge("ST_MinX", |r| r.min_x)?;
+    edge("ST_MaxX", |r| r.max_x)?;
+    edge("ST_MinY", |r| r.min_y)?;
+    edge("ST_MaxY", |r| r.max_y)?;
     connection
         .create_scalar_function("ST_IsEmpty", 1, flags, |context| Ok(envelope(context).map(|bounds| bounds.is_none())))
 }

@@ -183,3 +183,49 @@ fn root_envelope(connection: &Connection, table: &str) -> Result<Option<Rect>, D
     });
     Ok(envelope.reduce(|a, b| a.union(&b)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Value;
+    use crate::query::{CompareOp, Cursor, Operand};
+
+    fn plan(scan: &Scan) -> String {
+        let declaration = r#"{"name":"ships","geometry":{"type":"Point"},
+            "properties":[{"name":"name","type":"string","index":true}]}"#;
+        let ships: FeatureType = serde_json::from_str(declaration).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = super::super::connection::writer(&directory.path().join("plan.gpkg")).unwrap();
+        schema::prepare(&mut connection).unwrap();
+        schema::create(&mut connection, &ships).unwrap();
+        let query = scan_query(&ships, scan);
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", query.sql)).unwrap();
+        let steps = statement.query_map(params_from_iter(query.binds.iter().map(row::bound)), |r| r.get(3)).unwrap();
+        steps.map(Result::unwrap).collect::<Vec<String>>().join("\n")
+    }
+
+    #[test]
+    fn scans_use_the_indexes() {
+        let at = Rect { min_x: 0.0, min_y: 0.0, max_x: 1.0, max_y: 1.0 };
+        let in_box = plan(&Scan { filter: Filter::Bbox(at), ..Scan::default() });
+        assert!(in_box.contains("SCAN rtree_ships_geom VIRTUAL TABLE INDEX 2:"), "{in_box}");
+        assert!(in_box.contains("SEARCH ships USING INTEGER PRIMARY KEY"), "{in_box}");
+
+        let by_ids = plan(&Scan { filter: Filter::ids(["a".into(), "b".into()]), ..Scan::default() });
+        assert!(by_ids.contains("SEARCH ships USING INDEX sqlite_autoindex_ships_1 (id=?)"), "{by_ids}");
+
+        let filter = Filter::Compare {
+            op: CompareOp::Equal,
+            left: Operand::Property(0),
+            right: Operand::Literal(Value::String("x".into())),
+            match_case: true,
+        };
+        let after = Some(Cursor { values: vec![], id: "a".into() });
+        let by_name = plan(&Scan { filter, order: Some(vec![]), after: after.clone(), ..Scan::default() });
+        assert!(by_name.contains("USING INDEX ships.name (name=? AND id>?)"), "{by_name}");
+        assert!(!by_name.contains("TEMP B-TREE"), "{by_name}");
+
+        let page = plan(&Scan { order: Some(vec![]), after, ..Scan::default() });
+        assert!(page.contains("(id>?)") && !page.contains("TEMP B-TREE"), "{page}");
+    }
+}

@@ -24,6 +24,12 @@ pub fn prepare(connection: &mut Connection) -> Result<(), DelegateError> {
     if tables > 0 && application != APPLICATION_ID {
         return Err(DelegateError::Mismatch("the file is an SQLite database but not a GeoPackage".into()));
     }
+    if tables == 0 {
+        // Before there is a write-ahead log: other programs look for these in the file itself.
+        connection.execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {USER_VERSION};"
+        ))?;
+    }
     let journal: String = connection.query_row("PRAGMA journal_mode = WAL", [], |r| r.get(0))?;
     if journal != "wal" {
         return Err(DelegateError::Mismatch(format!(
@@ -32,9 +38,6 @@ pub fn prepare(connection: &mut Connection) -> Result<(), DelegateError> {
     }
     connection.execute_batch("PRAGMA synchronous = FULL")?;
     let tx = begin(connection)?;
-    if tables == 0 {
-        tx.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {USER_VERSION};"))?;
-    }
     tx.execute_batch(include_str!("geopackage.sql"))?;
     let format: i64 = tx.query_row("SELECT format FROM gpkgext_alluvium_state", [], |r| r.get(0))?;
     if format != FORMAT {
