@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import pathlib
+import select
 import shutil
 import signal
 import socket
@@ -253,6 +254,8 @@ class Client:
             headers.setdefault("Content-Type", "application/geo+json" if "/items" in path else "application/json")
         connection = self._connection
         try:
+            if connection.sock and select.select([connection.sock], [], [], 0)[0]:
+                connection.close()  # the server has hung up since
             if connection.sock is None:
                 connection.connect()
                 connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
