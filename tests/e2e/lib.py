@@ -102,7 +102,7 @@ class Bench:
             raise Skip("psql is missing: apt install postgresql-client")
         self._database = self._database or Database(addresses["ALLUVIUM_POSTGRES"])
         addresses["ALLUVIUM_POSTGRES"] = self._database.url
-        addresses["ALLUVIUM_ZOOKEEPER"] += f"/{self._database.name}"
+        settings["zookeeper__root"] = f"/{self._database.name}"
         return [
             self._start(Server(self.directory, f"clustered-{i}", settings, addresses, "config/clustered.toml"))
             for i in range(count)
