@@ -1,13 +1,16 @@
 //! The store on each stack, from the first write to the merged read: every function of the suite is a test of each.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium::clock::SystemClock;
 use alluvium::coordination::local::LocalCoordinator;
 use alluvium::delegate::Delegate;
+use alluvium::delegate::embedded::GeoPackage;
 use alluvium::delegate::memory::MemoryDelegate;
 use alluvium::log::FeatureLog;
+use alluvium::log::embedded::EmbeddedLog;
 use alluvium::log::memory::MemoryLog;
 use alluvium::model::{Feature, FeatureType, Geometry, Position, Rect, Value};
 use alluvium::query::{CompareOp, Cursor, Filter, Operand, Query, SortKey, TierChoice};
@@ -34,6 +37,13 @@ macro_rules! on_each_stack {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() {
                 super::$test(super::World::in_memory()).await;
+            })*
+        }
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                let dir = tempfile::tempdir().unwrap();
+                super::$test(super::World::embedded(dir.path())).await;
             })*
         }
         #[cfg(feature = "cluster")]
@@ -78,6 +88,11 @@ impl World {
 
     fn in_memory() -> World {
         World::local(MemoryLog::new(Arc::new(SystemClock)), MemoryDelegate::default())
+    }
+
+    fn embedded(dir: &Path) -> World {
+        let log = EmbeddedLog::open(&dir.join("log"), Arc::new(SystemClock)).unwrap();
+        World::local(log, GeoPackage::open(&dir.join("features.gpkg")).unwrap())
     }
 
     /// `None`, with a word on why, where there are no servers.
