@@ -14,14 +14,17 @@
 //! the one file that names implementations. A test reads the imports and fails when one runs upward.
 
 pub mod app;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod coordination;
 pub mod delegate;
 pub mod format;
+pub mod ingest;
 pub mod log;
 pub mod model;
 pub mod query;
+pub mod replay;
 #[doc(hidden)]
 pub mod sabotage;
 pub mod store;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use alluvium::app::App;
 use alluvium::config::Config;
+use alluvium::ingest::{self, IngestArgs};
 use alluvium::telemetry;
 use clap::{Args, Parser, Subcommand};
 
@@ -28,6 +29,8 @@ enum Command {
         #[command(flatten)]
         overrides: Overrides,
     },
+    /// Load a file of features (GeoJSON, NDJSON, CSV; gzip too) into a collection of a running server.
+    Ingest(IngestArgs),
 }
 
 #[derive(Args)]
@@ -69,6 +72,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             telemetry::init_log(&config.telemetry)?;
             runtime()?.block_on(serve(config))
         }
+        Command::Ingest(args) => runtime()?.block_on(ingest::run(args)),
     }
 }
 

@@ -13,5 +13,5 @@ mod read;
 mod tests;
 mod write;
 
-pub use read::{FeatureReader, ParseError, ParsedChanges, ParsedFeature, Unknown};
+pub use read::{FeatureReader, ParseError, ParsedChanges, ParsedFeature, Unknown, read_features};
 pub use write::{Closing, CollectionFrame, FeatureWriter, Options};

@@ -372,6 +372,22 @@ pub(super) fn named<'t, const N: usize>(
     Ok(found)
 }
 
+/// Hands the text of each feature of a FeatureCollection of any length to `each`, with its index, until it returns false. Nothing
+/// is held but the feature at hand.
+pub fn read_features(input: impl std::io::Read, each: &mut dyn FnMut(usize, &str) -> bool) -> Result<(), ParseError> {
+    let mut json = serde_json::Deserializer::from_reader(input);
+    let mut index = 0;
+    let mut one = |raw: &RawValue| {
+        index += 1;
+        each(index - 1, raw.get())
+    };
+    let parsed = json.deserialize_map(CollectionVisitor { each: &mut one }).and_then(|c| json.end().map(|()| c));
+    match parsed.map_err(|e| ParseError::new(e.to_string()))?.has_features {
+        true => Ok(()),
+        false => Err(ParseError::new("a FeatureCollection needs \"features\"")),
+    }
+}
+
 /// What surrounds the features of a collection.
 struct Collection {
     kind: Option<String>,
@@ -393,8 +409,8 @@ impl<'de> Visitor<'de> for CollectionVisitor<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Collection, A::Error> {
         let mut collection = Collection { kind: None, crs: None, has_features: false };
-        while let Some(Text(name)) = map.next_key()? {
-            match name.as_ref() {
+        while let Some(name) = map.next_key::<String>()? {
+            match name.as_str() {
                 "type" => collection.kind = Some(map.next_value()?),
                 "crs" => collection.crs = Some(map.next_value()?),
                 "features" if collection.has_features => return Err(A::Error::duplicate_field("features")),
@@ -431,8 +447,8 @@ impl<'de> Visitor<'de> for FeaturesSeed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut features: A) -> Result<(), A::Error> {
-        while let Some(raw) = features.next_element::<&RawValue>()? {
-            if !(self.each)(raw) {
+        while let Some(raw) = features.next_element::<Box<RawValue>>()? {
+            if !(self.each)(&raw) {
                 return Err(A::Error::custom("stopped"));
             }
         }

@@ -28,7 +28,7 @@ pub const MEDIA_TYPES: &[&str] = &["application/x-ndjson", "application/geo+json
 const BATCH_LINES: usize = 1000;
 const BATCH_BYTES: usize = 4 << 20;
 /// Errors that are told; the others are only counted.
-const ERRORS_TOLD: usize = 100;
+const ERRORS_TOLD: usize = BATCH_LINES;
 
 /// What stands between two records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

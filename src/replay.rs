@@ -1,0 +1,452 @@
+//! The demo's ships: replays a day's AIS reports to a server, through the HTTP API like any other client.
+//!
+//! Owns the timing: reports come in their order, faster than life, with long silences cut short, over and over, as if they were
+//! made now. When the server is slower than the reports, it gets the latest state of each ship less often; nothing piles up.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Client, ClientError};
+use crate::clock::{Clock, SystemClock};
+use crate::format::json;
+use crate::model::value::parse_instant;
+
+/// AIS reports of 2022-01-03; see demo/ATTRIBUTION.md.
+const REPORTS: &[u8] = include_bytes!("../demo/ais-2022-01-03.csv.gz");
+
+/// How often what is due is sent.
+const TICK: Duration = Duration::from_millis(100);
+/// A silence longer than this, in data time, becomes [`SHORT_GAP`].
+const LONG_GAP_MS: i64 = 60_000;
+const SHORT_GAP_MS: i64 = 1000;
+/// Positions in a track, at most: the latest.
+const TRACK_FIXES: usize = 200;
+/// Lines in one request, at most: what the server writes as one batch.
+const LINES: usize = 1000;
+
+#[derive(Clone, Debug)]
+pub struct ReplayOptions {
+    /// The server's address: `http://127.0.0.1:8080`.
+    pub server: String,
+    pub api_key: Option<String>,
+    /// How much faster than life.
+    pub speed: f64,
+}
+
+impl ReplayOptions {
+    pub fn to(server: impl Into<String>) -> ReplayOptions {
+        ReplayOptions { server: server.into(), api_key: None, speed: 30.0 }
+    }
+}
+
+/// Replays into the collections `ships` and `ship_tracks`, until it is cancelled. A server that is not available is waited for;
+/// one that refuses ends the replay.
+pub async fn run(options: ReplayOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let client = Client::new(&options.server, options.api_key.as_deref())?;
+    let mut replay = tokio::task::spawn_blocking(|| Replay::new(REPORTS)).await??;
+    let began = Instant::now();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let data_time_ms = began.elapsed().as_secs_f64() * 1000.0 * options.speed;
+        replay.advance(data_time_ms as i64, SystemClock.now_ms());
+        let sending = async {
+            send(&client, "ships", &replay.fleet, &mut replay.moved, Ship::write_position).await?;
+            send(&client, "ship_tracks", &replay.fleet, &mut replay.grown, Ship::write_track).await
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            sent = sending => match sent {
+                Ok(()) => {}
+                Err(ClientError::Unavailable { what, retry_after_s }) => {
+                    tracing::warn!("the replay waits: {what}");
+                    tokio::time::sleep(Duration::from_secs(retry_after_s.unwrap_or(1).clamp(1, 30))).await;
+                }
+                Err(e) => return Err(e).context("the replay has ended"),
+            },
+        }
+    }
+}
+
+/// Sends those ships that are marked, and takes the mark from those that the server has.
+async fn send(
+    client: &Client,
+    collection: &str,
+    fleet: &[Ship],
+    marked: &mut BTreeSet<usize>,
+    write: fn(&Ship, &mut Vec<u8>),
+) -> Result<(), ClientError> {
+    while !marked.is_empty() {
+        let batch: Vec<usize> = marked.iter().copied().take(LINES).collect();
+        let mut lines = Vec::new();
+        for ship in &batch {
+            write(&fleet[*ship], &mut lines);
+            lines.push(b'\n');
+        }
+        let summary = client.post_lines(collection, Bytes::from(lines)).await?;
+        if let Some(error) = summary.errors.first() {
+            tracing::warn!(rejected = summary.rejected, "the server took not every ship: {}", error.detail);
+        }
+        batch.iter().for_each(|ship| {
+            marked.remove(ship);
+        });
+    }
+    Ok(())
+}
+
+/// The reports and where in them the replay is. Pure: the clock comes in as a number.
+struct Replay {
+    /// In the order of their time. The replay's own time of each, milliseconds from the first, without the long silences.
+    reports: Vec<(i64, Report)>,
+    fleet: Vec<Ship>,
+    next: usize,
+    /// When the present round began, in the replay's time.
+    round_ms: i64,
+    /// Ships whose position, or whose track, the server has yet to be told.
+    moved: BTreeSet<usize>,
+    grown: BTreeSet<usize>,
+}
+
+/// What a ship said.
+struct Report {
+    ship: usize,
+    position: [f64; 2],
+    /// `sog`, `cog`, `heading` and `status` as JSON.
+    members: String,
+}
+
+/// A ship and what is known of it now.
+#[derive(Default)]
+struct Ship {
+    mmsi: i64,
+    name: Option<String>,
+    /// What does not change: `callsign`, `vessel_type`, `length`, `width`, `draft` as JSON.
+    members: String,
+    /// The latest report's.
+    position: [f64; 2],
+    report: String,
+    /// Milliseconds since the epoch.
+    time_ms: i64,
+    /// Positions that differ each from the one before, with their times.
+    track: Vec<([f64; 2], i64)>,
+}
+
+impl Replay {
+    /// Reads the gzipped CSV. Every ship begins at the place of its first report, so that all are on the map at once.
+    fn new(csv_gz: &[u8]) -> anyhow::Result<Replay> {
+        let mut reports = Vec::new();
+        let mut fleet: Vec<Ship> = Vec::new();
+        let mut known = std::collections::HashMap::new();
+        let mut rows = csv::Reader::from_reader(flate2::read::GzDecoder::new(csv_gz));
+        let header = rows.headers()?.clone();
+        let column = |name: &str| header.iter().position(|h| h == name).with_context(|| format!("no column {name}"));
+        let columns = Columns {
+            mmsi: column("MMSI")?,
+            time: column("BaseDateTime")?,
+            lat: column("LAT")?,
+            lon: column("LON")?,
+            name: column("VesselName")?,
+        };
+        let (of_ship, of_report) = (Member::find(&OF_SHIP, &header)?, Member::find(&OF_REPORT, &header)?);
+        let mut row = csv::StringRecord::new();
+        while rows.read_record(&mut row)? {
+            let Some((mmsi, time_ms, position)) = columns.read(&row) else { continue };
+            let ship = *known.entry(mmsi).or_insert_with(|| {
+                let name = row.get(columns.name).map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned);
+                fleet.push(Ship { mmsi, name, members: Member::json(&of_ship, &row), ..Ship::default() });
+                fleet.len() - 1
+            });
+            reports.push((time_ms, Report { ship, position, members: Member::json(&of_report, &row) }));
+        }
+        reports.sort_by_key(|(time, _)| *time);
+        let (mut before, mut at) = (reports.first().map_or(0, |(t, _)| *t), 0);
+        for (time, report) in &mut reports {
+            let gap = *time - before;
+            before = *time;
+            at += if gap > LONG_GAP_MS { SHORT_GAP_MS } else { gap };
+            *time = at;
+            let ship = &mut fleet[report.ship];
+            if ship.report.is_empty() {
+                (ship.position, ship.report) = (report.position, report.members.clone());
+            }
+        }
+        let moved = (0..fleet.len()).collect();
+        Ok(Replay { reports, fleet, next: 0, round_ms: 0, moved, grown: BTreeSet::new() })
+    }
+
+    /// Plays what is due at `replay_ms` after the beginning, at the wall clock's `now_ms`.
+    fn advance(&mut self, replay_ms: i64, now_ms: i64) {
+        for ship in self.fleet.iter_mut().filter(|s| s.time_ms == 0) {
+            ship.time_ms = now_ms;
+            ship.track.push((ship.position, now_ms));
+        }
+        // A machine that slept takes up where it was instead of playing all rounds it missed.
+        let mut rounds = 0;
+        while let Some((at, report)) = self.reports.get(self.next) {
+            if self.round_ms + at > replay_ms {
+                return;
+            }
+            self.fleet[report.ship].take(report, now_ms);
+            self.moved.insert(report.ship);
+            if self.fleet[report.ship].track.len() > 1 {
+                self.grown.insert(report.ship);
+            }
+            self.next += 1;
+            if self.next == self.reports.len() {
+                (self.next, rounds) = (0, rounds + 1);
+                self.round_ms = if rounds > 1 { replay_ms } else { self.round_ms + at + SHORT_GAP_MS };
+                // Else a line would lead from where each ship ended to where it begins again.
+                self.fleet.iter_mut().for_each(|ship| ship.track.clear());
+                self.grown.clear();
+            }
+        }
+    }
+}
+
+impl Ship {
+    fn take(&mut self, report: &Report, now_ms: i64) {
+        self.position = report.position;
+        self.report.clone_from(&report.members);
+        self.time_ms = now_ms;
+        if self.track.last().is_none_or(|(last, _)| *last != report.position) {
+            self.track.push((report.position, now_ms));
+            if self.track.len() > TRACK_FIXES {
+                self.track.remove(0);
+            }
+        }
+    }
+
+    fn write_position(&self, out: &mut Vec<u8>) {
+        self.begin(out, "Point");
+        position(out, self.position);
+        self.properties(out);
+        out.extend_from_slice(self.members.as_bytes());
+        out.extend_from_slice(self.report.as_bytes());
+        member(out, "time", self.time_ms);
+        out.extend_from_slice(b"}}");
+    }
+
+    fn write_track(&self, out: &mut Vec<u8>) {
+        self.begin(out, "LineString");
+        out.push(b'[');
+        for (i, (at, _)) in self.track.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            position(out, *at);
+        }
+        out.push(b']');
+        self.properties(out);
+        out.extend_from_slice(br#","fixes":"#);
+        json::integer(out, self.track.len() as i64);
+        if let (Some((_, start)), Some((_, end))) = (self.track.first(), self.track.last()) {
+            member(out, "start", *start);
+            member(out, "end", *end);
+        }
+        out.extend_from_slice(b"}}");
+    }
+
+    fn begin(&self, out: &mut Vec<u8>, kind: &str) {
+        out.extend_from_slice(br#"{"type":"Feature","id":""#);
+        json::integer(out, self.mmsi);
+        out.extend_from_slice(br#"","geometry":{"type":""#);
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(br#"","coordinates":"#);
+    }
+
+    fn properties(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"},"properties":{"mmsi":"#);
+        json::integer(out, self.mmsi);
+        out.extend_from_slice(br#","name":"#);
+        match &self.name {
+            Some(name) => json::string(out, name),
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+}
+
+fn position(out: &mut Vec<u8>, [lon, lat]: [f64; 2]) {
+    out.push(b'[');
+    json::number(out, lon);
+    out.push(b',');
+    json::number(out, lat);
+    out.push(b']');
+}
+
+fn member(out: &mut Vec<u8>, name: &str, time_ms: i64) {
+    out.push(b',');
+    json::string(out, name);
+    out.extend_from_slice(b":\"");
+    json::instant(out, time_ms * 1000);
+    out.push(b'"');
+}
+
+/// Where in a row what is read of every report stands.
+struct Columns {
+    mmsi: usize,
+    time: usize,
+    lat: usize,
+    lon: usize,
+    name: usize,
+}
+
+impl Columns {
+    /// The ship, the time in milliseconds, the position; `None` of a row that lacks one of them.
+    fn read(&self, row: &csv::StringRecord) -> Option<(i64, i64, [f64; 2])> {
+        let position = [row.get(self.lon)?.parse().ok()?, row.get(self.lat)?.parse().ok()?];
+        let time_ms = parse_instant(row.get(self.time)?)? / 1000;
+        Some((row.get(self.mmsi)?.parse().ok()?, time_ms, position))
+    }
+}
+
+/// How a property is read.
+struct Member {
+    property: &'static str,
+    column: &'static str,
+    kind: Kind,
+}
+
+enum Kind {
+    Text,
+    /// A number; the one given stands for 'not available' in AIS.
+    Number(f64),
+}
+
+const fn number(property: &'static str, column: &'static str, unavailable: f64) -> Member {
+    Member { property, column, kind: Kind::Number(unavailable) }
+}
+
+const OF_SHIP: [Member; 5] = [
+    Member { property: "callsign", column: "CallSign", kind: Kind::Text },
+    number("vessel_type", "VesselType", 0.0),
+    number("length", "Length", 0.0),
+    number("width", "Width", 0.0),
+    number("draft", "Draft", 0.0),
+];
+const OF_REPORT: [Member; 4] = [
+    number("status", "Status", 15.0),
+    number("sog", "SOG", 102.3),
+    number("cog", "COG", 360.0),
+    number("heading", "Heading", 511.0),
+];
+
+impl Member {
+    fn find(members: &'static [Member], header: &csv::StringRecord) -> anyhow::Result<Vec<(usize, &'static Member)>> {
+        let place = |m: &'static Member| {
+            let at = header.iter().position(|h| h == m.column);
+            Ok((at.with_context(|| format!("no column {}", m.column))?, m))
+        };
+        members.iter().map(place).collect()
+    }
+
+    /// Members of a JSON object, each with a comma before it; what is not available is left out.
+    fn json(members: &[(usize, &Member)], row: &csv::StringRecord) -> String {
+        let mut out = Vec::new();
+        for (at, member) in members {
+            let text = row.get(*at).unwrap_or("").trim();
+            let mut value = Vec::new();
+            match member.kind {
+                Kind::Text if !text.is_empty() => json::string(&mut value, text),
+                Kind::Text => continue,
+                Kind::Number(unavailable) => match text.parse::<f64>() {
+                    Ok(n) if n.is_finite() && n != unavailable => json::number(&mut value, n),
+                    _ => continue,
+                },
+            }
+            out.push(b',');
+            json::string(&mut out, member.property);
+            out.push(b':');
+            out.extend_from_slice(&value);
+        }
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn replay(rows: &str) -> Replay {
+        let header =
+            "MMSI,BaseDateTime,LAT,LON,SOG,COG,Heading,VesselName,CallSign,VesselType,Status,Length,Width,Draft";
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        write!(gz, "{header}\n{rows}").unwrap();
+        Replay::new(&gz.finish().unwrap()).unwrap()
+    }
+
+    fn json(write: impl Fn(&mut Vec<u8>)) -> Value {
+        let mut out = Vec::new();
+        write(&mut out);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    const ROWS: &str = "1,2022-01-03T00:00:00,10.5,20.5,3.5,360.0,511,\"A \"\"B\"\"\",XY1,70,5,100,,6.1\n\
+                        2,2022-01-03T00:00:10,11,21,0,90,90,,,,,,,\n\
+                        bad,row,,,,,,,,,,,,\n\
+                        1,2022-01-03T00:00:20,10.6,20.5,4,1,2,,,,,,,\n\
+                        1,2022-01-03T20:00:00,10.7,20.5,4,1,2,,,,,,,\n";
+
+    #[test]
+    fn every_ship_is_there_at_once() {
+        let mut replay = replay(ROWS);
+        replay.advance(0, 1_000_000);
+        assert_eq!(replay.moved, BTreeSet::from([0, 1]));
+        let feature = json(|out| replay.fleet[0].write_position(out));
+        let expected = serde_json::json!({
+            "type": "Feature", "id": "1", "geometry": {"type": "Point", "coordinates": [20.5, 10.5]},
+            "properties": {"mmsi": 1, "name": "A \"B\"", "callsign": "XY1", "vessel_type": 70.0, "length": 100.0, "draft": 6.1,
+                           "status": 5.0, "sog": 3.5, "time": "1970-01-01T00:16:40Z"}
+        });
+        assert_eq!(feature, expected);
+        assert!(replay.grown.is_empty());
+    }
+
+    #[test]
+    fn reports_come_when_they_are_due_and_a_silence_is_cut_short() {
+        let mut replay = replay(ROWS);
+        replay.advance(0, 1000);
+        replay.moved.clear();
+        replay.advance(19_999, 2000);
+        assert_eq!((replay.moved.clone(), replay.grown.len()), (BTreeSet::from([1]), 0));
+        replay.advance(20_000, 3000);
+        assert_eq!((replay.moved.clone(), replay.grown.clone()), (BTreeSet::from([0, 1]), BTreeSet::from([0])));
+        let track = json(|out| replay.fleet[0].write_track(out));
+        assert_eq!(track["geometry"]["coordinates"], serde_json::json!([[20.5, 10.5], [20.5, 10.6]]));
+        assert_eq!(track["properties"]["fixes"], 2);
+        assert_eq!(track["properties"]["start"], "1970-01-01T00:00:01Z");
+        assert_eq!(track["properties"]["end"], "1970-01-01T00:00:03Z");
+        // Twenty hours of silence take a second; then the next round begins with tracks of its own.
+        replay.advance(21_000, 4000);
+        assert_eq!(replay.next, 0);
+        assert!(replay.fleet.iter().all(|s| s.track.is_empty()) && replay.grown.is_empty());
+        replay.advance(22_000, 5000);
+        assert_eq!((replay.next, replay.fleet[0].position), (1, [20.5, 10.5]));
+    }
+
+    #[test]
+    fn a_long_pause_is_not_made_up_for() {
+        let mut replay = replay(ROWS);
+        replay.advance(1_000_000_000, 1000);
+        assert!(replay.round_ms >= 999_000_000);
+    }
+
+    #[test]
+    fn the_demos_own_reports_are_read() {
+        let replay = Replay::new(REPORTS).unwrap();
+        assert_eq!((replay.reports.len(), replay.fleet.len()), (99_999, 10_631));
+        let length = replay.reports.last().unwrap().0;
+        assert!((20 * 60_000..60 * 60_000).contains(&length), "{length} ms");
+    }
+}
