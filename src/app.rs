@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Cluster, Config};
 use crate::coordination::local::LocalCoordinator;
-use crate::delegate::memory::MemoryDelegate;
+use crate::delegate::embedded::GeoPackage;
 use crate::log::embedded::EmbeddedLog;
 use crate::store::{Parts, Settings, Store};
 use crate::task::Tasks;
@@ -125,15 +125,16 @@ async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// A log and a GeoPackage in the data directory.
 async fn embedded(dir: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
-    let log_dir = dir.join("log");
-    let log_clock = clock.clone();
-    let log = tokio::task::spawn_blocking(move || EmbeddedLog::open(&log_dir, log_clock)).await??;
-    Ok(Parts {
-        log: Arc::new(log),
-        delegate: Arc::new(MemoryDelegate::default()),
-        coordinator: Arc::new(LocalCoordinator::new("embedded")),
-        clock,
-    })
+    let dir = dir.to_owned();
+    let opening = move || -> anyhow::Result<Parts> {
+        Ok(Parts {
+            log: Arc::new(EmbeddedLog::open(&dir.join("log"), clock.clone())?),
+            delegate: Arc::new(GeoPackage::open(&dir.join("alluvium.gpkg"))?),
+            coordinator: Arc::new(LocalCoordinator::new("embedded")),
+            clock,
+        })
+    };
+    tokio::task::spawn_blocking(opening).await?
 }
 
 /// Kafka, PostGIS and ZooKeeper.
