@@ -172,6 +172,8 @@ impl Sweeper {
         let ahead =
             watermark.durable_through > marker.durable_through || watermark.evict_through > marker.evict_through;
         if ahead && self.state.index.read().applied_of(self.partition) >= watermark.as_of {
+            let feature_type = &self.state.feature_type.name;
+            tracing::info!(%feature_type, self.partition, watermark.durable_through, "a sweep was cut short: writing its marker");
             self.append_marker(watermark, Vec::new()).await?;
         }
         Ok(!ahead)
