@@ -19,6 +19,7 @@ pub mod clock;
 pub mod config;
 pub mod coordination;
 pub mod delegate;
+pub mod demo;
 pub mod format;
 pub mod ingest;
 pub mod log;

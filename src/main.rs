@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use alluvium::app::App;
-use alluvium::config::Config;
+use alluvium::config::{self, Config};
 use alluvium::ingest::{self, IngestArgs};
 use alluvium::telemetry;
 use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 /// Serves geospatial features that change all the time and are kept for good, by OGC API - Features and WFS.
 #[derive(Parser)]
@@ -26,6 +27,11 @@ enum Command {
         /// ALLUVIUM__SERVER__LISTEN.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        #[command(flatten)]
+        overrides: Overrides,
+    },
+    /// Run the embedded server with moving ships to look at.
+    Demo {
         #[command(flatten)]
         overrides: Overrides,
     },
@@ -72,6 +78,12 @@ fn run(command: Command) -> anyhow::Result<()> {
             telemetry::init_log(&config.telemetry)?;
             runtime()?.block_on(serve(config))
         }
+        Command::Demo { overrides } => {
+            let mut config = Config::read("the demo's settings", config::DEMO, &config::environment())?;
+            overrides.apply(&mut config);
+            telemetry::init_log(&config.telemetry)?;
+            runtime()?.block_on(demo(config))
+        }
         Command::Ingest(args) => runtime()?.block_on(ingest::run(args)),
     }
 }
@@ -87,6 +99,27 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("stopping");
     app.shutdown().await;
     Ok(())
+}
+
+async fn demo(config: Config) -> anyhow::Result<()> {
+    let data_dir = config.store.data_dir.clone();
+    let app = App::start(config).await?;
+    println!(
+        "Open http://{} in a browser: ships move. Ctrl-C ends; the data stays in {}.",
+        app.addr(),
+        data_dir.display()
+    );
+    let stop = CancellationToken::new();
+    let mut show = std::pin::pin!(alluvium::demo::run(format!("http://{}", app.addr()), stop.clone()));
+    let outcome = tokio::select! {
+        signal = stop_signal() => {
+            stop.cancel();
+            signal.and(show.await)
+        }
+        ended = &mut show => ended,
+    };
+    app.shutdown().await;
+    outcome
 }
 
 /// Ctrl-C, or what a service manager sends.
