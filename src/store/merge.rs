@@ -104,8 +104,10 @@ pub async fn read(
     if let Some(cursor) = &query.after {
         matches.retain(|m| query::is_after(&m.feature, cursor, &query.sort));
     }
+    let start = usize::try_from(query.start).unwrap_or(usize::MAX);
+    let limit = query.limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
     if ordered {
-        matches.sort_unstable_by(|a, b| query::compare(&a.feature, &b.feature, &query.sort));
+        sort_up_to(&mut matches, start.saturating_add(limit), &query.sort);
     }
     let merge = Merge {
         state,
@@ -118,9 +120,17 @@ pub async fn read(
         sort: ordered.then_some(query.sort),
     };
     let items = futures::stream::unfold(merge, |mut merge| async move { merge.next().await.map(|item| (item, merge)) });
-    let start = usize::try_from(query.start).unwrap_or(usize::MAX);
-    let limit = query.limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
     Ok(Reading { feature_type, position, items: items.skip(start).take(limit).boxed() })
+}
+
+/// Sorts, and lets go of what comes behind the page's end: a page of ten need not have a million entries sorted.
+fn sort_up_to(matches: &mut Vec<Match>, end: usize, sort: &[SortKey]) {
+    let order = |a: &Match, b: &Match| query::compare(&a.feature, &b.feature, sort);
+    if end < matches.len() {
+        matches.select_nth_unstable_by(end, order);
+        matches.truncate(end);
+    }
+    matches.sort_unstable_by(order);
 }
 
 /// The ordered merge of what the index had and what the delegate has.
@@ -253,4 +263,29 @@ pub async fn bounds(state: &Arc<TypeState>, delegate: &Arc<dyn Delegate>) -> Res
         (Some(a), Some(b)) => Some(a.union(&b)),
         (a, b) => a.or(b),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Feature, Value};
+
+    #[test]
+    fn a_page_has_the_first_ones_in_order() {
+        let sort = [SortKey { property: 0, descending: true }];
+        let matches: Vec<Match> = (0..100_i64)
+            .map(|n| {
+                let (id, value) = (format!("f{:02}", n * 37 % 100).into(), Value::Int(n * 61 % 10));
+                Match { feature: Arc::new(Feature { id, geometry: None, properties: vec![value] }), version: 0 }
+            })
+            .collect();
+        let ids = |matches: &[Match]| matches.iter().map(|m| m.feature.id.clone()).collect::<Vec<_>>();
+        let mut all = matches.clone();
+        all.sort_by(|a, b| query::compare(&a.feature, &b.feature, &sort));
+        for end in [0, 1, 37, 99, 100, 101, usize::MAX] {
+            let mut page = matches.clone();
+            sort_up_to(&mut page, end, &sort);
+            assert_eq!(ids(&page), ids(&all[..end.min(100)]), "up to {end}");
+        }
+    }
 }
