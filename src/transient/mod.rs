@@ -362,9 +362,12 @@ impl TransientIndex {
     /// What matches, in no particular order. Uses the best index that the filter allows.
     pub fn select(&self, filter: &Filter) -> Vec<Match> {
         let mut matches = Vec::new();
+        // Most of what a box alone finds lies in it whole: then the geometry need not be looked at.
+        let lies_inside =
+            |bounds: &Option<Rect>| matches!((filter, bounds), (Filter::Bbox(r), Some(b)) if r.contains(b));
         let mut check = |slot: u32| {
-            if let Some(Entry { feature: Some(feature), version, .. }) = &self.slots[slot as usize]
-                && evaluate::matches(filter, feature)
+            if let Some(Entry { feature: Some(feature), version, bounds, .. }) = &self.slots[slot as usize]
+                && (lies_inside(bounds) || evaluate::matches(filter, feature))
             {
                 matches.push(Match { feature: feature.clone(), version: *version });
             }
