@@ -234,6 +234,8 @@ impl TransientIndex {
         let base = match self.get(&patch.id) {
             Some(entry) => entry.feature.clone(),
             None => match bases.get(&patch.id) {
+                // A row of version 0 may be another program's, and to set the same values again is harmless.
+                Some(Known::Row(feature, 0)) => Some(feature.clone()),
                 // The row already includes this record, or has outlived it.
                 Some(Known::Row(_, version) | Known::Deleted(version)) if *version >= step.offset => return,
                 Some(Known::Row(feature, _)) => Some(feature.clone()),

@@ -113,6 +113,9 @@ fn a_patch_builds_on_its_base_unless_the_base_already_has_it() {
     assert!(index.get("a").is_none(), "the row includes this record");
     index.apply(at(11), &[set_n("a", 3)], &known(10));
     assert_eq!(index.get("a").unwrap().feature.as_ref().unwrap().properties[0], Value::Int(3));
+    let mut of_others = TransientIndex::new(&feature_type(), &[0]);
+    of_others.apply(at(0), &[set_n("a", 2)], &known(0));
+    assert!(of_others.get("a").is_some(), "a row that another program wrote has version 0");
     index.apply(at(12), &[set_n("c", 3)], &FxHashMap::default());
     assert!(index.get("c").is_none(), "of a feature that is not there it does nothing");
 }
