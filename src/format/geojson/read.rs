@@ -281,6 +281,8 @@ fn value(kind: PropertyType, raw: &RawValue) -> Result<Value, String> {
         (b'n', _) => Ok(Value::Null),
         (_, Json) => kind.parse(text),
         (b't' | b'f', Boolean) => Ok(Value::Bool(first == b't')),
+        // JSON has a null of its own, so no bytes are not taken for it.
+        (b'"', Bytes) if text == "\"\"" => Ok(Value::Bytes([].into())),
         (b'"', String | Date | DateTime | Uuid | Bytes) => {
             kind.parse(&unescaped(raw).ok_or("the text has half a surrogate pair")?)
         }

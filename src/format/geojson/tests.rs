@@ -431,3 +431,13 @@ proptest! {
         prop_assert_eq!(parsed.into_feature(id), feature);
     }
 }
+
+#[test]
+fn no_bytes_are_not_null() {
+    let bytes = |text: &str| {
+        let body = format!(r#"{{"type":"Feature","geometry":null,"properties":{{"blob":{text}}}}}"#);
+        read(&body).unwrap().properties.pop().unwrap()
+    };
+    assert_eq!(bytes("\"\""), Value::Bytes([].into()));
+    assert_eq!(bytes("null"), Value::Null);
+}
