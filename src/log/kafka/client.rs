@@ -111,13 +111,19 @@ impl KafkaSettings {
 /// Turns what librdkafka says into events of ours, and into no more of them than are of use.
 #[derive(Default)]
 pub struct Context {
+    /// For clients of which there are many: the others tell the same.
+    quiet: bool,
     unreachable: AtomicBool,
 }
 
 impl Context {
+    pub fn quiet() -> Context {
+        Context { quiet: true, ..Context::default() }
+    }
+
     /// The broker answered.
-    fn reached(&self) {
-        if self.unreachable.swap(false, Ordering::Relaxed) {
+    pub fn reached(&self) {
+        if self.unreachable.swap(false, Ordering::Relaxed) && !self.quiet {
             tracing::info!("Kafka answers again");
         }
     }
@@ -129,15 +135,15 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
+        match code(&error) {
             // Normal at the end of a partition, and of interest to the tail only.
-            Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset) => {}
+            RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset => {}
             // One broker of several: the others go on.
-            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut) => {
+            RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut => {
                 tracing::debug!(error = %error, reason, "a Kafka broker cannot be reached");
             }
-            _ if self.unreachable.swap(true, Ordering::Relaxed) => {
-                tracing::debug!(error = %error, reason, "Kafka is still in trouble");
+            _ if self.unreachable.swap(true, Ordering::Relaxed) || self.quiet => {
+                tracing::debug!(error = %error, reason, "Kafka is in trouble");
             }
             _ => tracing::warn!(error = %error, reason, "Kafka is in trouble; trying on"),
         }

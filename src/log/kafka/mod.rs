@@ -83,7 +83,11 @@ impl KafkaLog {
         question: impl FnOnce(&Client<Context>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let admin = self.admin.clone();
-        blocking(move || question(admin.inner())).await.map_err(|_| KafkaError::Canceled)?
+        let answer = blocking(move || question(admin.inner())).await.map_err(|_| KafkaError::Canceled)?;
+        if answer.is_ok() {
+            self.admin.inner().context().reached();
+        }
+        answer
     }
 
     fn topic(&self, name: &str) -> Arc<str> {

@@ -42,7 +42,7 @@ pub fn start(
     from: Offset,
 ) -> Result<KafkaTail, LogError> {
     let consumer: BaseConsumer<Context> =
-        BaseConsumer::from_config_and_context(&settings.consumer(), Context::default()).map_err(unavailable)?;
+        BaseConsumer::from_config_and_context(&settings.consumer(), Context::quiet()).map_err(unavailable)?;
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(&topic, partition as i32, KafkaOffset::Offset(from as i64)).map_err(unavailable)?;
     consumer.assign(&assignment).map_err(unavailable)?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
 use rdkafka::util::Timeout;
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,6 +25,8 @@ const QUEUED_APPENDS: usize = 1024;
 /// A transaction takes no further append once it has this much: while it is open, nobody reads what comes after.
 const TRANSACTION_BYTES: usize = 8 << 20;
 const PRODUCERS: usize = 3;
+/// How long to try to end a failed transaction in good order.
+const ABORT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait for the broker's acknowledgements before looking at the clock again.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -73,6 +75,12 @@ impl Transactions {
                 // Who appended may have gone away.
                 let _ = append.done.send(answer);
             }
+            if outcome.is_err() && self.producers[self.turn].is_none() {
+                // The broker is silent: nobody waits to learn it one after the other.
+                while let Ok(append) = queue.try_recv() {
+                    let _ = append.done.send(Err(unavailable("the broker does not answer")));
+                }
+            }
         }
     }
 
@@ -119,16 +127,28 @@ impl Transactions {
                     self.abort(producer);
                     return Err(unavailable(error));
                 }
-                _ => return Err(LogError::OutcomeUnknown(error.to_string())),
+                _ => {
+                    self.producers = [const { None }; PRODUCERS];
+                    return Err(LogError::OutcomeUnknown(error.to_string()));
+                }
             }
         }
     }
 
-    /// What is not aborted here is aborted by the next producer, or by the broker after the transaction's time.
+    /// What is not aborted here is aborted by the next producer of that name, or by the broker after the transaction's time.
     fn abort(&mut self, producer: BaseProducer<Context>) {
-        match producer.abort_transaction(PATIENCE) {
+        // `abort_transaction` waits for what is on its way, and does not itself take the answers in.
+        producer.purge(PurgeConfig::default().queue());
+        let deadline = Instant::now() + ABORT_PATIENCE;
+        while producer.in_flight_count() > 0 && Instant::now() < deadline {
+            producer.poll(TICK);
+        }
+        match producer.abort_transaction(remaining(deadline)) {
             Ok(()) => self.producers[self.turn] = Some(producer),
-            Err(error) => tracing::warn!(error = %error, "a Kafka transaction could not be aborted"),
+            Err(error) => {
+                tracing::warn!(error = %error, "a Kafka transaction could not be aborted");
+                self.producers = [const { None }; PRODUCERS];
+            }
         }
     }
 }
@@ -141,7 +161,8 @@ impl Append {
 
 /// Sends all records and waits for their offsets. Any error is 'nothing was appended': the transaction is still open.
 fn send_all(producer: &BaseProducer<Context>, appends: &[Append]) -> Result<Vec<Vec<Offset>>, LogError> {
-    let deadline = Instant::now() + PATIENCE;
+    // A little longer than the client itself tries, so that its own word comes first.
+    let deadline = Instant::now() + PATIENCE + Duration::from_secs(1);
     let mut sent = Vec::with_capacity(appends.len());
     for append in appends {
         let mut offsets = Vec::with_capacity(append.records.len());
