@@ -1,6 +1,7 @@
 //! Property values and their types. Values are canonical from the moment they are parsed, so that both tiers compare,
 //! sort and print them alike: instants in UTC microseconds, dates in days, finite numbers, text without U+0000, JSON normalised.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
@@ -202,8 +203,17 @@ fn parse_integer(t: &str) -> Option<i64> {
     })
 }
 
+/// GDAL writes `2026/01/02 03:04:05+00` in WFS transactions.
+fn with_dashes(t: &str) -> Cow<'_, str> {
+    match t.as_bytes() {
+        [_, _, _, _, b'/', _, _, b'/', ..] => Cow::Owned(t.replacen('/', "-", 2)),
+        _ => Cow::Borrowed(t),
+    }
+}
+
 /// Days since 1970-01-01 of `YYYY-MM-DD`, with an optional zone or time after it, which are cut.
 pub fn parse_date(t: &str) -> Option<i32> {
+    let t = &*with_dashes(t);
     let day: jiff::civil::Date = t.get(..10)?.parse().ok()?;
     let rest = &t[10..];
     let zone_or_time = rest.is_empty() || rest == "Z" || rest.starts_with(['T', ' ', '+', '-']);
@@ -215,6 +225,7 @@ pub fn parse_date(t: &str) -> Option<i32> {
 
 /// Microseconds since the epoch of an ISO 8601 date-time or date; without a zone it is UTC. Leap seconds are clamped.
 pub fn parse_instant(t: &str) -> Option<i64> {
+    let t = &*with_dashes(t);
     if let Ok(instant) = t.parse::<jiff::Timestamp>() {
         return Some(instant.as_microsecond());
     }
@@ -249,6 +260,8 @@ mod tests {
         assert_eq!(ok(PropertyType::Date, "1970-01-02Z"), Value::Date(1));
         assert_eq!(ok(PropertyType::DateTime, "1970-01-01T01:00:00+01:00"), Value::DateTime(0));
         assert_eq!(ok(PropertyType::DateTime, "1970-01-01T00:00:01.5"), Value::DateTime(1_500_000));
+        assert_eq!(ok(PropertyType::DateTime, "1970/01/01 00:00:01.5+00"), Value::DateTime(1_500_000));
+        assert_eq!(ok(PropertyType::Date, "1970/01/02"), Value::Date(1));
         assert_eq!(ok(PropertyType::Number, ""), Value::Null);
         assert_eq!(ok(PropertyType::String, ""), Value::String("".into()));
         for (t, s) in [

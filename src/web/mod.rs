@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod ogcapi;
 pub mod problem;
 pub mod request;
+pub mod wfs;
 
 use std::sync::Arc;
 
@@ -67,6 +68,7 @@ pub fn router(web: Arc<Web>) -> Router {
     let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressible);
     Router::new()
         .merge(ogcapi::router())
+        .merge(wfs::router())
         .route("/static/{*path}", get(assets::file))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))

@@ -14,3 +14,4 @@ mod postgis;
 mod postgres;
 mod real;
 mod store;
+mod wfs;

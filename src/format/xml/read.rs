@@ -83,6 +83,31 @@ impl Element {
         self.text.trim()
     }
 
+    /// This element as a document without namespaces, which read back means the same to whoever goes by local names.
+    pub fn to_text(&self) -> String {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'<');
+        out.extend_from_slice(self.local.as_bytes());
+        for a in &self.attributes {
+            for part in [" ", &a.local, "=\""] {
+                out.extend_from_slice(part.as_bytes());
+            }
+            super::attribute(out, &a.value);
+            out.push(b'"');
+        }
+        out.push(b'>');
+        super::text(out, &self.text);
+        self.children.iter().for_each(|c| c.write(out));
+        for part in ["</", &self.local, ">"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+
     /// An error at this element.
     pub fn error(&self, what: impl Into<String>) -> XmlError {
         XmlError { line: self.line, what: what.into() }
@@ -334,6 +359,8 @@ mod tests {
         assert_eq!(root.trimmed(), "t<<&é");
         let b = root.child("b").unwrap();
         assert_eq!((&*b.ns, b.line, b.attribute("id")), ("u:d", 4, Some("i")));
+        let again = read(&root.to_text()).unwrap();
+        assert_eq!((again.trimmed(), again.attribute("x")), (root.trimmed(), root.attribute("x")));
         let d = root.child("d").unwrap();
         assert_eq!((&*d.ns, &*d.prefix, d.trimmed()), ("", "c", "q"));
     }

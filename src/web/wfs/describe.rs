@@ -1,0 +1,41 @@
+//! DescribeFeatureType (WFS 2.0, 9).
+
+use axum::response::Response;
+
+use super::exception::{Exception, Result};
+use super::get_feature::Format;
+use super::kvp::Kvp;
+use super::{Ask, xml_response};
+use crate::format::gml;
+use crate::format::xml::Element;
+
+pub fn from_kvp(ask: &Ask, kvp: &Kvp) -> Result<Response> {
+    let names = kvp.any(&["typeNames", "typeName"]).unwrap_or_default();
+    let names = names.split([',', '(', ')']).map(str::trim).filter(|n| !n.is_empty());
+    respond(ask, names, kvp.get("outputFormat"))
+}
+
+/// `TypeName` may stand in no namespace: Leaflet-WFST writes it so.
+pub fn from_xml(ask: &Ask, root: &Element) -> Result<Response> {
+    let names = root.children_named("TypeName").map(Element::trimmed);
+    respond(ask, names, root.attribute("outputFormat"))
+}
+
+/// No name: all types.
+fn respond<'a>(ask: &Ask, names: impl Iterator<Item = &'a str>, format: Option<&str>) -> Result<Response> {
+    let is_schema = |f: &str| f.eq_ignore_ascii_case("XMLSCHEMA") || matches!(Format::parse(f), Ok(Format::Gml));
+    if let Some(format) = format
+        && !is_schema(format)
+    {
+        return Err(Exception::invalid(
+            "outputFormat",
+            format!("'{format}' is not offered, only {}", Format::Gml.name()),
+        ));
+    }
+    let mut types = names.map(|name| ask.feature_type(name)).collect::<Result<Vec<_>>>()?;
+    if types.is_empty() {
+        types = ask.web.feature_types(&ask.caller);
+    }
+    types.dedup_by(|a, b| a.name == b.name);
+    Ok(xml_response(gml::schema(types.iter().map(AsRef::as_ref)), Format::Gml.name()))
+}

@@ -1,0 +1,332 @@
+//! GetFeature and GetPropertyValue (WFS 2.0, 11 and 10): what they ask, in either encoding.
+
+use axum::response::Response;
+
+use super::Ask;
+use super::answer::{self, Members};
+use super::exception::{Code, Exception, Result};
+use super::kvp::{Kvp, groups};
+use super::query::QueryRequest;
+use super::stored_query::is_get_feature_by_id;
+use crate::format::gml::resolve_rid;
+use crate::format::xml::Element;
+
+/// How features are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Gml,
+    GeoJson,
+}
+
+impl Format {
+    pub const ALL: [Format; 2] = [Format::Gml, Format::GeoJson];
+
+    /// The media type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Gml => "application/gml+xml; version=3.2",
+            Format::GeoJson => "application/json",
+        }
+    }
+
+    /// Reads the names that clients use. A `+` that nobody percent-encoded has become a blank on its way.
+    pub fn parse(text: &str) -> Result<Format> {
+        let plain: String = text.chars().filter(|c| !c.is_whitespace() && *c != '+').collect();
+        match plain.to_ascii_lowercase().as_str() {
+            "application/gmlxml;version=3.2"
+            | "application/gmlxml"
+            | "text/xml;subtype=gml/3.2"
+            | "text/xml;subtype=gml/3.2.1"
+            | "text/xml"
+            | "application/xml"
+            | "gml32"
+            | "gml3.2" => Ok(Format::Gml),
+            "application/json" | "json" | "application/geojson" | "geojson" => Ok(Format::GeoJson),
+            _ => {
+                let names = Format::ALL.map(Format::name).join(", ");
+                Err(Exception::invalid("outputFormat", format!("'{text}' is not offered, only {names}")))
+            }
+        }
+    }
+}
+
+/// A GetFeature, or a GetPropertyValue when it has a reference.
+#[derive(Debug)]
+pub struct Request {
+    pub queries: Vec<QueryRequest>,
+    pub count: Option<u64>,
+    pub start: u64,
+    pub hits: bool,
+    pub format: Format,
+    pub value_reference: Option<String>,
+    /// The same request in the query string, for links to other pages; `None` where it is too long for one.
+    pub as_kvp: Option<Kvp>,
+}
+
+/// A request that is not a stored query in the end, or the id that GetFeatureById asks for.
+enum Asked {
+    Queries(Request),
+    ById { id: String, format: Format },
+}
+
+pub async fn from_kvp(ask: &Ask, kvp: Kvp) -> Result<Response> {
+    respond(ask, read_kvp(kvp)?).await
+}
+
+pub async fn from_xml(ask: &Ask, root: &Element) -> Result<Response> {
+    respond(ask, read_xml(root)?).await
+}
+
+pub async fn values_from_kvp(ask: &Ask, kvp: Kvp) -> Result<Response> {
+    let reference = kvp.has("valueReference").then(|| kvp.get("valueReference").unwrap_or_default().to_owned());
+    respond_values(ask, read_kvp(kvp)?, reference).await
+}
+
+pub async fn values_from_xml(ask: &Ask, root: &Element) -> Result<Response> {
+    respond_values(ask, read_xml(root)?, root.attribute("valueReference").map(str::to_owned)).await
+}
+
+async fn respond(ask: &Ask, asked: Asked) -> Result<Response> {
+    match asked {
+        Asked::Queries(request) => answer::collection(ask, request, Members::Features).await,
+        Asked::ById { id, format } => answer::by_id(ask, by_id(ask, &id)?, &id, format).await,
+    }
+}
+
+async fn respond_values(ask: &Ask, asked: Asked, reference: Option<String>) -> Result<Response> {
+    let reference = reference.ok_or_else(|| Exception::missing("valueReference"))?;
+    if reference.trim().is_empty() {
+        return Err(Exception::invalid("valueReference", "valueReference is empty"));
+    }
+    let request = match asked {
+        Asked::Queries(request) => request,
+        Asked::ById { id, format } => Request {
+            queries: vec![by_id(ask, &id)?],
+            count: None,
+            start: 0,
+            hits: false,
+            format,
+            value_reference: None,
+            as_kvp: None,
+        },
+    };
+    if request.format != Format::Gml {
+        return Err(Exception::invalid("outputFormat", "values are only offered as XML"));
+    }
+    let request = Request { value_reference: Some(reference), ..request };
+    answer::collection(ask, request, Members::Values).await
+}
+
+/// The query for one feature by its WFS id. An id of no type's is nobody's: 404.
+fn by_id(ask: &Ask, id: &str) -> Result<QueryRequest> {
+    let not_found = || Exception::new(Code::NotFound, "id", format!("there is no feature '{id}'"));
+    let (type_name, _) = id.trim().split_once('.').ok_or_else(not_found)?;
+    if resolve_rid(id, type_name, |t| ask.is_type(t)).is_none() || !ask.is_type(type_name) {
+        return Err(not_found());
+    }
+    Ok(QueryRequest {
+        type_name: type_name.to_owned(),
+        resource_ids: Some(id.trim().replace(',', "")),
+        ..QueryRequest::default()
+    })
+}
+
+fn read_kvp(kvp: Kvp) -> Result<Asked> {
+    let format = kvp.get("outputFormat").map_or(Ok(Format::Gml), Format::parse)?;
+    check_resolve(kvp.get("resolve"))?;
+    if let Some(stored) = kvp.any(&["storedQuery_Id", "storedQueryId"]) {
+        check_stored_query(stored)?;
+        let id = kvp.get("id").ok_or_else(|| Exception::missing("id"))?.to_owned();
+        return Ok(Asked::ById { id, format });
+    }
+    Ok(Asked::Queries(Request {
+        queries: kvp_queries(&kvp)?,
+        count: kvp.number(&["count", "maxFeatures"])?,
+        start: kvp.number(&["startIndex"])?.unwrap_or(0),
+        hits: result_type(kvp.get("resultType"))?,
+        format,
+        value_reference: kvp.get("valueReference").map(str::to_owned),
+        as_kvp: Some(kvp),
+    }))
+}
+
+fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
+    let names: Vec<String> = match kvp.any(&["typeNames", "typeName"]) {
+        // `(a)(b)` are two queries, and so are `a,b`, as clients have written them since 1.0; `(a,b)` is a join.
+        Some(text) if text.trim_start().starts_with('(') => groups(text).into_iter().map(str::to_owned).collect(),
+        Some(text) => text.split(',').map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect(),
+        None => vec![type_of_ids(kvp)?],
+    };
+    if names.iter().any(|n| n.contains(',')) {
+        return Err(Exception::new(Code::OptionNotSupported, "typeNames", "joins are not supported"));
+    }
+    // One value holds for every query; else there is one for each.
+    let of_each = |names_of_parameter: &[&str]| -> Result<Vec<Option<String>>> {
+        let Some(text) = kvp.any(names_of_parameter) else { return Ok(vec![None; names.len()]) };
+        let values = groups(text);
+        match values.len() {
+            1 => Ok(vec![Some(values[0].to_owned()); names.len()]),
+            n if n == names.len() => {
+                Ok(values.into_iter().map(|v| Some(v.to_owned()).filter(|v| !v.is_empty())).collect())
+            }
+            n => Err(Exception::invalid(names_of_parameter[0], format!("{n} values for {} queries", names.len()))),
+        }
+    };
+    let filters = of_each(&["filter"])?;
+    let ids = of_each(&["resourceId", "featureId"])?;
+    let boxes = of_each(&["bbox"])?;
+    let properties = of_each(&["propertyName"])?;
+    let sorts = of_each(&["sortBy"])?;
+    let srs_names = of_each(&["srsName"])?;
+    let rest = filters.into_iter().zip(ids).zip(boxes).zip(properties).zip(sorts).zip(srs_names);
+    let mut queries = Vec::with_capacity(names.len());
+    for (type_name, (((((filter, resource_ids), bbox), properties), sort_by), srs_name)) in names.iter().zip(rest) {
+        let filter = filter.map(|f| crate::format::xml::parse(f.as_bytes(), Default::default())).transpose();
+        let filter =
+            filter.map_err(|e| Exception::new(Code::OperationParsingFailed, "filter", format!("filter: {e}")))?;
+        let properties = properties.map(|p| p.split(',').map(str::to_owned).collect()).unwrap_or_default();
+        queries.push(QueryRequest {
+            type_name: type_name.clone(),
+            srs_name,
+            properties,
+            filter,
+            resource_ids,
+            bbox,
+            sort_by,
+        });
+    }
+    Ok(queries)
+}
+
+/// Ids name their type themselves.
+fn type_of_ids(kvp: &Kvp) -> Result<String> {
+    let ids = kvp.any(&["resourceId", "featureId"]).ok_or_else(|| Exception::missing("typeNames"))?;
+    match ids.trim_matches(['(', ')']).split_once('.') {
+        Some((name, _)) => Ok(name.to_owned()),
+        None => Err(Exception::missing("typeNames")),
+    }
+}
+
+fn read_xml(root: &Element) -> Result<Asked> {
+    let format = root.attribute("outputFormat").map_or(Ok(Format::Gml), Format::parse)?;
+    check_resolve(root.attribute("resolve"))?;
+    let mut queries = Vec::new();
+    for child in &root.children {
+        match &*child.local {
+            "Query" => queries.push(xml_query(child)?),
+            "StoredQuery" => {
+                check_stored_query(child.attribute("id").unwrap_or_default())?;
+                let id = child.children_named("Parameter").find(|p| p.attribute("name") == Some("id"));
+                let id = id.ok_or_else(|| Exception::missing("id"))?.trimmed().to_owned();
+                if root.children.len() > 1 {
+                    return Err(Exception::new(
+                        Code::OptionNotSupported,
+                        "StoredQuery",
+                        "a stored query must be alone in its request",
+                    ));
+                }
+                return Ok(Asked::ById { id, format });
+            }
+            other => return Err(child.error(format!("'{other}' is not a query")).into()),
+        }
+    }
+    if queries.is_empty() {
+        return Err(Exception::missing("Query"));
+    }
+    let number = |names: [&str; 2]| match names.iter().find_map(|n| root.attribute(n)) {
+        None => Ok(None),
+        Some(text) => text
+            .trim()
+            .parse::<u64>()
+            .map(Some)
+            .map_err(|_| Exception::invalid(names[0], format!("{}: '{text}' is not a whole number", names[0]))),
+    };
+    let as_kvp = as_kvp(root, &queries);
+    Ok(Asked::Queries(Request {
+        count: number(["count", "maxFeatures"])?,
+        start: number(["startIndex", "startIndex"])?.unwrap_or(0),
+        hits: result_type(root.attribute("resultType"))?,
+        format,
+        value_reference: root.attribute("valueReference").map(str::to_owned),
+        queries,
+        as_kvp,
+    }))
+}
+
+fn xml_query(e: &Element) -> Result<QueryRequest> {
+    let names = e.attribute("typeNames").or(e.attribute("typeName")).ok_or_else(|| Exception::missing("typeNames"))?;
+    let mut names = names.split([' ', ',']).filter(|n| !n.is_empty());
+    let type_name = names.next().ok_or_else(|| Exception::missing("typeNames"))?.to_owned();
+    if names.next().is_some() {
+        return Err(Exception::new(Code::OptionNotSupported, "typeNames", "joins are not supported"));
+    }
+    let sort_by = e.child("SortBy").map(|sort| {
+        let key = |p: &Element| {
+            let name = p.child("ValueReference").or(p.child("PropertyName")).map_or("", Element::trimmed);
+            format!("{name} {}", p.child("SortOrder").map_or("ASC", Element::trimmed))
+        };
+        sort.children_named("SortProperty").map(key).collect::<Vec<_>>().join(",")
+    });
+    Ok(QueryRequest {
+        type_name,
+        srs_name: e.attribute("srsName").map(str::to_owned).filter(|s| !s.trim().is_empty()),
+        properties: e.children_named("PropertyName").map(|p| p.trimmed().to_owned()).collect(),
+        filter: e.child("Filter").cloned(),
+        resource_ids: None,
+        bbox: None,
+        sort_by,
+    })
+}
+
+/// The longest filter that goes into a link: what is longer does not get through every proxy.
+const MAX_FILTER_IN_LINK: usize = 4096;
+
+/// A posted request, so that its links can be followed by GET.
+fn as_kvp(root: &Element, queries: &[QueryRequest]) -> Option<Kvp> {
+    let mut kvp = Kvp::default();
+    for (name, value) in [("service", "WFS"), ("version", "2.0.0"), ("request", &root.local)] {
+        kvp.push(name, value);
+    }
+    for name in ["outputFormat", "resultType", "valueReference"] {
+        if let Some(value) = root.attribute(name) {
+            kvp.push(name, value);
+        }
+    }
+    let mut of_each = |name: &str, value: &dyn Fn(&QueryRequest) -> String| {
+        let values: Vec<String> = queries.iter().map(value).collect();
+        if values.iter().any(|v| !v.is_empty()) {
+            kvp.push(name, values.iter().map(|v| format!("({v})")).collect::<String>());
+        }
+    };
+    of_each("typeNames", &|q| q.type_name.clone());
+    of_each("srsName", &|q| q.srs_name.clone().unwrap_or_default());
+    of_each("propertyName", &|q| q.properties.join(","));
+    of_each("sortBy", &|q| q.sort_by.clone().unwrap_or_default());
+    of_each("filter", &|q| q.filter.as_ref().map(Element::to_text).unwrap_or_default());
+    kvp.get("filter").is_none_or(|f| f.len() <= MAX_FILTER_IN_LINK).then_some(kvp)
+}
+
+fn result_type(text: Option<&str>) -> Result<bool> {
+    match text.map(|t| t.trim().to_ascii_lowercase()).as_deref() {
+        None | Some("results") => Ok(false),
+        Some("hits") => Ok(true),
+        Some(other) => Err(Exception::invalid("resultType", format!("'{other}' is not a result type (results, hits)"))),
+    }
+}
+
+fn check_resolve(text: Option<&str>) -> Result<()> {
+    match text.map(|t| t.trim().to_ascii_lowercase()).as_deref() {
+        None | Some("none" | "local") => Ok(()),
+        Some("remote" | "all") => {
+            Err(Exception::new(Code::OptionNotSupported, "resolve", "remote references are not resolved"))
+        }
+        Some(other) => Err(Exception::invalid("resolve", format!("'{other}' is not a way to resolve references"))),
+    }
+}
+
+fn check_stored_query(id: &str) -> Result<()> {
+    match is_get_feature_by_id(id) {
+        true => Ok(()),
+        false => Err(Exception::invalid("storedQuery_Id", format!("there is no stored query '{id}'"))),
+    }
+}

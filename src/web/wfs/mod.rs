@@ -1,0 +1,226 @@
+//! WFS 2.0.0 at `/wfs`: Simple, Basic and Transactional, over key-value pairs and XML; and transactions in the dialects of 1.0
+//! and 1.1, which QGIS and GDAL speak on a 2.0 layer too.
+//!
+//! Owns requests, answers and exception reports of WFS; features, geometries and schemas are [`crate::format::gml`]'s, filters
+//! [`crate::query::fes`]'s. Invariant: the version of an answer, an error's too, is that of the request's own document.
+
+mod answer;
+mod capabilities;
+mod describe;
+mod exception;
+mod get_feature;
+mod kvp;
+mod query;
+mod stored_query;
+mod transaction;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header, request::Parts};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::Web;
+use super::access::Caller;
+use super::request::{AtLeast, BaseUrl};
+use crate::format::xml::{Element, Limits, Reader};
+use crate::model::{FeatureType, Position};
+use exception::{Code, Exception, Result};
+use kvp::Kvp;
+
+/// The namespaces of WFS 2.0, and of the versions before it.
+const WFS_NS: &str = "http://www.opengis.net/wfs/2.0";
+const OLD_WFS_NS: &str = "http://www.opengis.net/wfs";
+
+/// The version that a request is written in, which is not that of the layer it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    V1_0,
+    V1_1,
+    V2_0,
+}
+
+impl Version {
+    fn parse(text: &str) -> Option<Version> {
+        match text.trim() {
+            "1.0.0" | "1.0" => Some(Version::V1_0),
+            "1.1.0" | "1.1" => Some(Version::V1_1),
+            t if t == "2" || t.starts_with("2.0") => Some(Version::V2_0),
+            _ => None,
+        }
+    }
+}
+
+/// `/wfs`.
+pub fn router() -> Router<Arc<Web>> {
+    Router::new().route("/wfs", get(handle).post(handle).options(options))
+}
+
+async fn options() -> impl IntoResponse {
+    (StatusCode::OK, [(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"))])
+}
+
+/// Who asks, and from where.
+struct Ask {
+    web: Arc<Web>,
+    caller: Caller,
+    base: BaseUrl,
+    at_least: Position,
+}
+
+impl Ask {
+    async fn of(web: Arc<Web>, parts: &mut Parts) -> Result<Ask> {
+        let caller = Caller::from_request_parts(parts, &()).await?;
+        let base = BaseUrl::from_request_parts(parts, &()).await?;
+        let AtLeast(at_least) = AtLeast::from_request_parts(parts, &()).await?;
+        Ok(Ask { web, caller, base, at_least })
+    }
+
+    /// The address of the service, without a query.
+    fn href(&self) -> String {
+        format!("{}/wfs", self.base)
+    }
+
+    /// The type of a qualified name; prefixes do not matter, there is one namespace.
+    fn feature_type(&self, qname: &str) -> Result<Arc<FeatureType>> {
+        let name = qname.trim();
+        let name = name.strip_prefix("schema-element(").and_then(|n| n.strip_suffix(')')).unwrap_or(name);
+        let name = name.rsplit_once(':').map_or(name, |(_, local)| local);
+        let found = self.web.feature_type(&self.caller, name).map_err(Exception::from);
+        found.map_err(|e| match e.code() {
+            Code::NotFound => Exception::invalid("typeName", format!("there is no feature type '{qname}'")),
+            _ => e,
+        })
+    }
+
+    fn is_type(&self, name: &str) -> bool {
+        self.web.store.feature_type(name).is_some()
+    }
+}
+
+async fn handle(State(web): State<Arc<Web>>, request: Request) -> Response {
+    let mut version = Version::V2_0;
+    match respond(web, request, &mut version).await {
+        Ok(response) => response,
+        Err(e) => e.into_response(version),
+    }
+}
+
+/// `version` becomes the request's as soon as it is known: an error is told in it.
+async fn respond(web: Arc<Web>, request: Request, version: &mut Version) -> Result<Response> {
+    let (mut parts, body) = request.into_parts();
+    let mut query = parts.uri.query().unwrap_or_default().to_owned();
+    if parts.method == Method::POST {
+        let body = whole(body, web.server.max_body_bytes).await?;
+        let start = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body).trim_ascii_start();
+        if start.first() == Some(&b'<') {
+            // What the query string says besides is a client's habit and nothing more.
+            let ask = Ask::of(web, &mut parts).await?;
+            return xml_request(&ask, &body, version).await;
+        }
+        let form = std::str::from_utf8(&body);
+        let form = form.map_err(|_| Exception::new(Code::OperationParsingFailed, "", "the body is not UTF-8"))?;
+        query = format!("{}&{query}", form.trim());
+    }
+    let ask = Ask::of(web, &mut parts).await?;
+    kvp_request(&ask, Kvp::parse(&query)?, version).await
+}
+
+async fn whole(body: Body, limit: usize) -> Result<Bytes> {
+    axum::body::to_bytes(body, limit).await.map_err(|e| {
+        let mut cause: Option<&dyn std::error::Error> = Some(&e);
+        while let Some(error) = cause {
+            if error.is::<http_body_util::LengthLimitError>() {
+                let text = format!("the request's body is longer than {limit} bytes");
+                return Exception::new(Code::NoApplicableCode, "", text).with_status(StatusCode::PAYLOAD_TOO_LARGE);
+            }
+            cause = error.source();
+        }
+        Exception::new(Code::OperationParsingFailed, "", format!("the body cannot be read: {e}"))
+    })
+}
+
+async fn kvp_request(ask: &Ask, kvp: Kvp, version: &mut Version) -> Result<Response> {
+    if let Some(known) = kvp.get("version").and_then(Version::parse) {
+        *version = known;
+    }
+    let operation = kvp.get("request").ok_or_else(|| Exception::missing("request"))?;
+    check_service(kvp.get("service"), operation)?;
+    if operation.eq_ignore_ascii_case("GetCapabilities") {
+        return capabilities::from_kvp(ask, &kvp, version).await;
+    }
+    check_version(kvp.get("version"))?;
+    match operation.to_ascii_lowercase().as_str() {
+        "describefeaturetype" => describe::from_kvp(ask, &kvp),
+        "getfeature" => get_feature::from_kvp(ask, kvp).await,
+        "getpropertyvalue" => get_feature::values_from_kvp(ask, kvp).await,
+        "liststoredqueries" => stored_query::list(ask),
+        "describestoredqueries" => stored_query::describe(ask, kvp.any(&["storedQuery_Id"])),
+        "transaction" => Err(Exception::new(
+            Code::OperationNotSupported,
+            "request",
+            "a Transaction is sent as XML in the body of a POST",
+        )),
+        _ => Err(not_supported(operation)),
+    }
+}
+
+async fn xml_request(ask: &Ask, body: &[u8], version: &mut Version) -> Result<Response> {
+    let mut reader = Reader::new(body, Limits::default())?;
+    let mut root = reader.root()?;
+    let asked = root.attribute("version").map(str::to_owned);
+    if let Some(known) = asked.as_deref().and_then(Version::parse) {
+        *version = known;
+    }
+    if &*root.local == "Transaction" {
+        return transaction::respond(ask, &root, &mut reader, version).await;
+    }
+    reader.finish(&mut root)?;
+    reader.end()?;
+    check_service(root.attribute("service"), &root.local)?;
+    if &*root.local == "GetCapabilities" {
+        return capabilities::from_xml(ask, &root, version).await;
+    }
+    check_version(asked.as_deref())?;
+    match &*root.local {
+        "DescribeFeatureType" => describe::from_xml(ask, &root),
+        "GetFeature" => get_feature::from_xml(ask, &root).await,
+        "GetPropertyValue" => get_feature::values_from_xml(ask, &root).await,
+        "ListStoredQueries" => stored_query::list(ask),
+        "DescribeStoredQueries" => {
+            let ids: Vec<&str> = root.children_named("StoredQueryId").map(Element::trimmed).collect();
+            stored_query::describe(ask, (!ids.is_empty()).then(|| ids.join(",")).as_deref())
+        }
+        operation => Err(not_supported(operation)),
+    }
+}
+
+fn not_supported(operation: &str) -> Exception {
+    Exception::new(Code::OperationNotSupported, "request", format!("the operation '{operation}' is not supported"))
+}
+
+/// Only GetCapabilities cannot do without: some clients leave `service` out of the others.
+fn check_service(service: Option<&str>, operation: &str) -> Result<()> {
+    match service {
+        Some(s) if s.trim().eq_ignore_ascii_case("WFS") => Ok(()),
+        Some(s) => Err(Exception::invalid("service", format!("the service '{s}' is not offered here"))),
+        None if operation.eq_ignore_ascii_case("GetCapabilities") => Err(Exception::missing("service")),
+        None => Ok(()),
+    }
+}
+
+fn check_version(version: Option<&str>) -> Result<()> {
+    match version.map(|v| (v, Version::parse(v))) {
+        None | Some((_, Some(Version::V2_0))) => Ok(()),
+        Some((v, _)) => Err(Exception::invalid("version", format!("version '{v}' is not offered, only 2.0.0"))),
+    }
+}
+
+/// An XML answer that no cache may keep: QGIS else keeps capabilities and schemas for a day.
+fn xml_response(body: impl Into<Body>, content_type: &'static str) -> Response {
+    let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")];
+    (headers, body.into()).into_response()
+}

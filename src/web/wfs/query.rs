@@ -1,0 +1,166 @@
+//! One query of a GetFeature or GetPropertyValue: what was asked, and what it means to the store.
+
+use std::sync::Arc;
+
+use super::Ask;
+use super::exception::{Code, Exception, Result};
+use crate::format::gml::{Axes, Selection};
+use crate::format::xml::Element;
+use crate::model::crs::{Crs, CrsRef, Transform};
+use crate::model::{FeatureType, Rect};
+use crate::query::fes::{self, Reference};
+use crate::query::{Filter, Query};
+
+/// As it was asked; all conditions hold together.
+#[derive(Clone, Debug, Default)]
+pub struct QueryRequest {
+    pub type_name: String,
+    pub srs_name: Option<String>,
+    /// References to properties; none: all of them.
+    pub properties: Vec<String>,
+    pub filter: Option<Element>,
+    /// Separated by commas.
+    pub resource_ids: Option<String>,
+    pub bbox: Option<String>,
+    /// As in the query string: `a ASC,b DESC`.
+    pub sort_by: Option<String>,
+}
+
+/// As it is done.
+pub struct Prepared {
+    pub ft: Arc<FeatureType>,
+    pub query: Query,
+    /// Of the answer's coordinates.
+    pub crs: CrsRef,
+    pub crs_was_asked: bool,
+    pub selection: Selection,
+}
+
+/// How coordinates in a request about `ft` are meant.
+pub fn axes(ft: &FeatureType, always_xy: bool) -> Axes {
+    let stored = stored_crs(ft);
+    Axes { default: CrsRef::urn(stored), always_xy, target: stored }
+}
+
+/// The CRS that the type's geometries are stored in; any of a type without geometry.
+pub fn stored_crs(ft: &FeatureType) -> Crs {
+    ft.geometry.and_then(|g| Crs::from_epsg(g.epsg)).unwrap_or(Crs::WGS84)
+}
+
+impl QueryRequest {
+    pub fn prepare(&self, ask: &Ask) -> Result<Prepared> {
+        let ft = ask.feature_type(&self.type_name)?;
+        let axes = axes(&ft, false);
+        let is_type = |name: &str| ask.is_type(name);
+        let context = fes::Context { ft: &ft, axes: &axes, is_type: &is_type };
+        let mut filter = Filter::All;
+        if let Some(element) = &self.filter {
+            filter = filter.and(fes::parse_filter(element, &context)?);
+        }
+        if let Some(ids) = &self.resource_ids {
+            filter = filter.and(fes::ids_of_text(ids, &context)?);
+        }
+        if let Some(bbox) = &self.bbox {
+            if ft.geometry.is_none() {
+                return Err(Exception::invalid("bbox", format!("feature type '{}' has no geometry", ft.name)));
+            }
+            filter = filter.and(Filter::Bbox(parse_bbox(bbox, &axes)?));
+        }
+        let crs = match &self.srs_name {
+            Some(name) => axes.parse(name).map_err(|e| Exception::invalid("srsName", e))?,
+            None => axes.default.clone(),
+        };
+        let sort = fes::sort_keys_of_text(self.sort_by.as_deref().unwrap_or_default(), &ft)?;
+        let selection = self.selection(&ft)?;
+        let query =
+            Query { feature_type: ft.name.clone(), filter, sort, at_least: ask.at_least.clone(), ..Query::default() };
+        Ok(Prepared { ft, query, crs, crs_was_asked: self.srs_name.is_some(), selection })
+    }
+
+    fn selection(&self, ft: &FeatureType) -> Result<Selection> {
+        let (mut geometry, mut named) = (false, Vec::new());
+        for name in self.properties.iter().map(|n| n.trim()).filter(|n| !n.is_empty()) {
+            if name == "*" {
+                return Ok(Selection::all(ft));
+            }
+            match fes::resolve_reference(name, ft) {
+                Ok(Reference::Property(slot)) => named.push(slot),
+                Ok(Reference::Geometry) => geometry = true,
+                Ok(Reference::Id | Reference::BoundedBy) => {}
+                // GML's own properties, of which we have none, may be asked for.
+                Err(_) if name.starts_with("gml:") => {}
+                Err(e) => return Err(Exception::invalid("propertyName", e.message)),
+            }
+        }
+        let none = self.properties.iter().all(|n| n.trim().is_empty());
+        Ok(if none { Selection::all(ft) } else { Selection::of(ft, geometry, &named) })
+    }
+}
+
+/// `minx,miny,maxx,maxy[,crs]` in the order of the CRS (the type's own where none is named), or six numbers in three
+/// dimensions. Gives a box in the stored CRS.
+fn parse_bbox(text: &str, axes: &Axes) -> Result<Rect> {
+    let wrong = |what: String| Exception::invalid("bbox", format!("bbox '{text}': {what}"));
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    let numbers: Vec<f64> = parts.iter().map_while(|p| p.parse().ok().filter(|n: &f64| n.is_finite())).collect();
+    let (a, b, c, d) = match numbers[..] {
+        [a, b, c, d] => (a, b, c, d),
+        [a, b, _, c, d, _] => (a, b, c, d),
+        _ => return Err(wrong("four numbers are expected, and perhaps a CRS".into())),
+    };
+    let crs = match &parts[numbers.len()..] {
+        [] => axes.default.clone(),
+        [crs] => axes.parse(crs).map_err(wrong)?,
+        _ => return Err(wrong("four numbers are expected, and perhaps a CRS".into())),
+    };
+    let (min_x, min_y, max_x, max_y) = if crs.swap { (b, a, d, c) } else { (a, b, c, d) };
+    if min_x > max_x || min_y > max_y {
+        return Err(wrong("the lower corner is beyond the upper one".into()));
+    }
+    let rect = Rect { min_x, min_y, max_x, max_y };
+    match Transform::between(crs.crs, axes.target) {
+        None => Ok(rect),
+        Some(t) => t.rect(rect).map_err(|e| wrong(e.to_string())),
+    }
+}
+
+impl Prepared {
+    /// Only the features that have something at `reference`: those that a value collection has members for.
+    pub fn having(mut self, reference: Reference) -> Result<Prepared> {
+        use crate::query::Operand;
+        let operand = match reference {
+            Reference::Property(slot) => Operand::Property(slot),
+            Reference::Geometry => Operand::Geometry,
+            Reference::Id => return Ok(self),
+            Reference::BoundedBy => {
+                let text = "gml:boundedBy has no value here";
+                return Err(Exception::new(Code::InvalidParameterValue, "valueReference", text));
+            }
+        };
+        self.query.filter = self.query.filter.and(Filter::Not(Box::new(Filter::IsNull(operand))));
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bbox_follows_the_axis_order_of_its_crs() {
+        let axes = Axes { default: CrsRef::urn(Crs::WGS84), always_xy: false, target: Crs::WGS84 };
+        let rect = Rect { min_x: 23.0, min_y: 59.0, max_x: 25.0, max_y: 61.0 };
+        for text in [
+            "59,23,61,25",
+            "59,23,61,25,urn:ogc:def:crs:EPSG::4326",
+            "23,59,25,61,EPSG:4326",
+            " 23, 59 ,25,61, CRS:84",
+            "59,23,0,61,25,9",
+        ] {
+            assert_eq!(parse_bbox(text, &axes).unwrap(), rect, "{text}");
+        }
+        for text in ["1,2,3", "1,2,3,x", "1,2,3,NaN", "1,2,3,4,EPSG:0", "3,2,1,4", "1,2,3,4,EPSG:4326,x", ""] {
+            assert!(parse_bbox(text, &axes).is_err(), "{text}");
+        }
+    }
+}

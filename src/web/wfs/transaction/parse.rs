@@ -1,0 +1,272 @@
+//! From a Transaction document to actions on the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Dialect;
+use crate::format::gml::{Axes, PropertyValue, read_feature, read_property, resolve_rid};
+use crate::format::xml::{Element, Reader};
+use crate::model::feature::check_id;
+use crate::model::{Dimension, Feature, FeatureId, FeatureType, Value, new_id};
+use crate::query::Filter;
+use crate::query::fes::{self, Reference};
+use crate::store::api::{Action, ActionKind, Existing, FeatureChanges};
+use crate::web::access::Role;
+use crate::web::wfs::exception::{Code, Exception, Result};
+use crate::web::wfs::query::axes;
+use crate::web::wfs::{Ask, Version};
+
+/// Features that are read between two breaths: other requests get their turn.
+const BREATH: usize = 256;
+
+/// The actions of a document, in its order.
+#[derive(Default)]
+pub struct Parsed {
+    pub actions: Vec<Action>,
+    /// Their handles.
+    pub labels: Vec<Option<String>>,
+}
+
+/// Reads the actions under `root`.
+pub async fn read(ask: &Ask, root: &Element, reader: &mut Reader<'_>, dialect: Dialect) -> Result<Parsed> {
+    let mut parser =
+        Parser { ask, dialect, srs_name: srs_name(root), types: BTreeMap::new(), parsed: Parsed::default() };
+    no_lock(root.attribute("lockId"))?;
+    let mut read = 0;
+    while let Some(mut element) = reader.next_child()? {
+        if &*element.local == "Insert" {
+            let insert = parser.insert(&element)?;
+            while let Some(mut feature) = reader.next_child()? {
+                reader.finish(&mut feature)?;
+                parser.inserted(&insert, &feature)?;
+                breathe(&mut read).await;
+            }
+        } else {
+            reader.finish(&mut element)?;
+            parser.action(&element)?;
+        }
+        breathe(&mut read).await;
+    }
+    reader.end()?;
+    Ok(parser.parsed)
+}
+
+async fn breathe(read: &mut usize) {
+    *read += 1;
+    if read.is_multiple_of(BREATH) {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn no_lock(lock: Option<&str>) -> Result<()> {
+    match lock.map(str::trim) {
+        None | Some("") => Ok(()),
+        Some(id) => Err(Exception::new(Code::InvalidLockId, "lockId", format!("there is no lock '{id}'"))),
+    }
+}
+
+fn srs_name(e: &Element) -> Option<String> {
+    e.attribute("srsName").map(str::to_owned).filter(|s| !s.trim().is_empty())
+}
+
+struct Parser<'a> {
+    ask: &'a Ask,
+    dialect: Dialect,
+    /// Of the whole document.
+    srs_name: Option<String>,
+    /// The types met, which the caller may write.
+    types: BTreeMap<String, Arc<FeatureType>>,
+    parsed: Parsed,
+}
+
+/// The attributes of an `Insert`.
+struct Insert {
+    handle: Option<String>,
+    srs_name: Option<String>,
+    /// `idgen="UseExisting"`: the features bring their ids.
+    use_existing: bool,
+}
+
+impl Parser<'_> {
+    fn feature_type(&mut self, qname: &str) -> Result<Arc<FeatureType>> {
+        if let Some(known) = self.types.get(qname) {
+            return Ok(known.clone());
+        }
+        let ft = self.ask.feature_type(qname)?;
+        self.ask.caller.may(Role::Editor, Some(&ft.name))?;
+        self.types.insert(qname.to_owned(), ft.clone());
+        Ok(ft)
+    }
+
+    fn axes(&self, ft: &FeatureType, srs_name: Option<&String>) -> Result<Axes> {
+        let mut axes = axes(ft, self.dialect.version == Version::V1_0);
+        if let Some(name) = srs_name.or(self.srs_name.as_ref()) {
+            axes.default = axes.parse(name).map_err(|e| Exception::invalid("srsName", e))?;
+        }
+        Ok(axes)
+    }
+
+    fn push(&mut self, e: &Element, ft: &FeatureType, kind: ActionKind) {
+        self.parsed.actions.push(Action { feature_type: ft.name.clone(), kind });
+        self.parsed.labels.push(e.attribute("handle").map(str::to_owned));
+    }
+
+    fn insert(&self, e: &Element) -> Result<Insert> {
+        let use_existing = match e.attribute("idgen") {
+            None | Some("GenerateNew") => false,
+            Some("UseExisting") => true,
+            Some(other) => {
+                return Err(Exception::new(
+                    Code::OptionNotSupported,
+                    "idgen",
+                    format!("idgen '{other}' is not supported"),
+                ));
+            }
+        };
+        Ok(Insert { handle: e.attribute("handle").map(str::to_owned), srs_name: srs_name(e), use_existing })
+    }
+
+    fn inserted(&mut self, insert: &Insert, e: &Element) -> Result<()> {
+        // A type that is not known is a wrong value here, not a wrong parameter (WFS 2.0, table 3).
+        let ft = self.feature_type(&e.local).map_err(|error| match error.code() {
+            Code::InvalidParameterValue => Exception::new(Code::InvalidValue, &*e.local, error.text()),
+            _ => error,
+        })?;
+        let axes = self.axes(&ft, insert.srs_name.as_ref())?;
+        let (geometry, properties) = read_feature(e, &ft, &axes)?;
+        let id = if insert.use_existing { existing_id(e, &ft)? } else { new_id() };
+        let feature = Feature { id, geometry, properties };
+        let existing = if insert.use_existing { Existing::Refuse } else { Existing::Replace };
+        // Many clients send an Insert for each feature: what can be one action becomes one.
+        if let (Some(Action { feature_type, kind: ActionKind::Insert { features, existing: before } }), Some(label)) =
+            (self.parsed.actions.last_mut(), self.parsed.labels.last())
+            && (&*feature_type, *before, label) == (&ft.name, existing, &insert.handle)
+        {
+            features.push(feature);
+            return Ok(());
+        }
+        let kind = ActionKind::Insert { features: vec![feature], existing };
+        self.parsed.actions.push(Action { feature_type: ft.name.clone(), kind });
+        self.parsed.labels.push(insert.handle.clone());
+        Ok(())
+    }
+
+    fn action(&mut self, e: &Element) -> Result<()> {
+        match &*e.local {
+            "Update" => self.update(e),
+            "Delete" => self.delete(e),
+            "Replace" => self.replace(e),
+            "LockId" => no_lock(Some(e.trimmed())),
+            "Native" if e.attribute("safeToIgnore").is_some_and(|v| matches!(v.trim(), "true" | "1")) => Ok(()),
+            "Native" => Err(Exception::invalid("Native", "this vendor's action is not known here")),
+            other => Err(e.error(format!("'{other}' is not an action")).into()),
+        }
+    }
+
+    /// The type that an Update or Delete names.
+    fn named_type(&mut self, e: &Element) -> Result<Arc<FeatureType>> {
+        let name = e.attribute("typeName").filter(|n| !n.trim().is_empty());
+        self.feature_type(name.ok_or_else(|| Exception::missing("typeName"))?)
+    }
+
+    fn filter(&self, e: &Element, ft: &FeatureType) -> Result<Option<Filter>> {
+        let Some(filter) = e.child("Filter") else { return Ok(None) };
+        let axes = self.axes(ft, srs_name(e).as_ref())?;
+        let is_type = |name: &str| self.ask.is_type(name);
+        let context = fes::Context { ft, axes: &axes, is_type: &is_type };
+        Ok(Some(fes::parse_filter(filter, &context)?))
+    }
+
+    fn delete(&mut self, e: &Element) -> Result<()> {
+        let ft = self.named_type(e)?;
+        let filter = self.filter(e, &ft)?.ok_or_else(|| Exception::missing("Filter"))?;
+        self.push(e, &ft, ActionKind::Delete { filter });
+        Ok(())
+    }
+
+    fn update(&mut self, e: &Element) -> Result<()> {
+        let ft = self.named_type(e)?;
+        let axes = self.axes(&ft, srs_name(e).as_ref())?;
+        let filter = self.filter(e, &ft)?.unwrap_or(Filter::All);
+        let mut changes = FeatureChanges::default();
+        for property in e.children_named("Property") {
+            self.changed(property, &ft, &axes, &mut changes)?;
+        }
+        if changes == FeatureChanges::default() {
+            return Err(Exception::missing("Property"));
+        }
+        self.push(e, &ft, ActionKind::Update { filter, changes });
+        Ok(())
+    }
+
+    fn changed(&self, property: &Element, ft: &FeatureType, axes: &Axes, changes: &mut FeatureChanges) -> Result<()> {
+        let name = property.child("ValueReference").or(property.child("Name"));
+        let name = name.ok_or_else(|| Exception::missing("ValueReference"))?;
+        let slot = match fes::resolve_reference(name.trimmed(), ft)? {
+            Reference::Property(slot) => Some(slot),
+            Reference::Geometry => None,
+            Reference::Id | Reference::BoundedBy => {
+                let text = format!("'{}' cannot be updated", name.trimmed());
+                return Err(Exception::new(Code::InvalidValue, name.trimmed(), text));
+            }
+        };
+        let removed = match name.attribute("action") {
+            None | Some("replace") => false,
+            Some("remove") => true,
+            Some(other) => {
+                let text = format!("the action '{other}' is not supported: a property has one value");
+                return Err(Exception::new(Code::OptionNotSupported, "action", text));
+            }
+        };
+        // No value and one without content are null, for text too: most clients can say null in no other way.
+        let value = match property.child("Value").filter(|_| !removed) {
+            Some(value) => read_property(value, ft, slot, axes, Value::Null)?,
+            None => slot.map_or(PropertyValue::Geometry(None), |slot| PropertyValue::Property(slot, Value::Null)),
+        };
+        match value {
+            PropertyValue::Geometry(None) if self.may_be_a_lost_geometry(ft) => Err(Exception::new(
+                Code::InvalidValue,
+                name.trimmed(),
+                "the update has no geometry: QGIS cannot send one with Z or M; it was refused, lest it be wiped",
+            )),
+            PropertyValue::Geometry(geometry) => {
+                changes.geometry = Some(geometry);
+                Ok(())
+            }
+            PropertyValue::Property(slot, value) => {
+                changes.properties.retain(|(earlier, _)| *earlier != slot);
+                changes.properties.push((slot, value));
+                Ok(())
+            }
+        }
+    }
+
+    /// QGIS writes nothing in place of a geometry with Z or M, in the dialects that it speaks.
+    fn may_be_a_lost_geometry(&self, ft: &FeatureType) -> bool {
+        self.dialect.version != Version::V2_0 && ft.geometry.is_some_and(|g| g.dimension != Dimension::XY)
+    }
+
+    fn replace(&mut self, e: &Element) -> Result<()> {
+        let mut features = e.children.iter().filter(|c| &*c.local != "Filter");
+        let (Some(feature), None) = (features.next(), features.next()) else {
+            return Err(e.error("a Replace has one feature and a Filter").into());
+        };
+        let ft = self.feature_type(&feature.local)?;
+        let axes = self.axes(&ft, srs_name(e).as_ref())?;
+        let filter = self.filter(e, &ft)?.ok_or_else(|| Exception::missing("Filter"))?;
+        let (geometry, properties) = read_feature(feature, &ft, &axes)?;
+        // Its id is that of the feature it replaces.
+        let feature = Feature { id: new_id(), geometry, properties };
+        self.push(e, &ft, ActionKind::Replace { filter, feature });
+        Ok(())
+    }
+}
+
+/// The id that a feature element brings.
+fn existing_id(e: &Element, ft: &FeatureType) -> Result<FeatureId> {
+    let wrong = |text: String| Exception::new(Code::InvalidValue, "gml:id", format!("line {}: {text}", e.line));
+    let rid = e.attribute("id").or(e.attribute("fid"));
+    let rid = rid.ok_or_else(|| wrong("idgen is UseExisting and the feature has no id".into()))?;
+    let id = resolve_rid(rid, &ft.name, |_| false).unwrap_or_else(|| rid.into());
+    check_id(&id).map_err(|e| wrong(e.to_string()))
+}
