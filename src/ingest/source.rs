@@ -192,6 +192,25 @@ mod tests {
     }
 
     #[test]
+    fn a_collection_in_another_crs_is_refused_before_its_features() {
+        let reading = Reading { format: Format::Geojson, names: Names::default(), properties: Vec::new() };
+        let with = |crs: &str| {
+            let text = format!(
+                r#"{{"type":"FeatureCollection","crs":{{"type":"name","properties":{{"name":"{crs}"}}}},"features":[{{}}]}}"#
+            );
+            let mut n = 0;
+            let done = reading.run("-", Box::new(std::io::Cursor::new(text)), &mut |_, _: Result<&[u8], String>| {
+                n += 1;
+                Ok(())
+            });
+            (n, done.map_err(|e| e.to_string()))
+        };
+        assert_eq!(with("urn:ogc:def:crs:OGC:1.3:CRS84"), (1, Ok(())));
+        let (n, refused) = with("urn:ogc:def:crs:EPSG::25832");
+        assert!(n == 0 && refused.unwrap_err().contains("EPSG::25832"));
+    }
+
+    #[test]
     fn a_file_that_breaks_off_is_an_error_after_what_was_whole() {
         let reading = Reading { format: Format::Geojson, names: Names::default(), properties: Vec::new() };
         let mut n = 0;

@@ -132,7 +132,8 @@ impl<'a> FeatureReader<'a> {
             done.map_err(|e| failed = Some(e.within(index - 1).within("features"))).is_ok()
         };
         let mut json = serde_json::Deserializer::from_str(text);
-        let parsed = json.deserialize_map(CollectionVisitor { each: &mut one }).and_then(|c| json.end().map(|()| c));
+        let parsed =
+            json.deserialize_map(CollectionVisitor { each: &mut one, crs: None }).and_then(|c| json.end().map(|()| c));
         let collection = match (failed, parsed) {
             (Some(error), _) => return Err(error),
             (None, Err(error)) => return Err(ParseError::new(error.to_string())),
@@ -240,12 +241,7 @@ impl<'a> FeatureReader<'a> {
         let Some(raw) = member.filter(|raw| raw.get() != "null") else {
             return Ok(());
         };
-        let name = || {
-            let [properties] = named(raw.get(), ["properties"]).ok()?;
-            let [name] = named(properties?.get(), ["name"]).ok()?;
-            unescaped(name?)
-        };
-        match name() {
+        match crs_name(raw) {
             Some(name) if CrsRef::parse(&name).is_ok_and(|c| c.crs == self.crs) => Ok(()),
             _ => Err(ParseError::new(format!(
                 "the coordinates are to be in EPSG:{}, the member \"crs\" says otherwise",
@@ -254,6 +250,13 @@ impl<'a> FeatureReader<'a> {
             .within("crs")),
         }
     }
+}
+
+/// The name that a `crs` member gives.
+fn crs_name(member: &RawValue) -> Option<String> {
+    let [properties] = named(member.get(), ["properties"]).ok()?;
+    let [name] = named(properties?.get(), ["name"]).ok()?;
+    unescaped(name?).map(Cow::into_owned)
 }
 
 fn text_of(bytes: &[u8]) -> Result<&str, ParseError> {
@@ -375,7 +378,7 @@ pub(super) fn named<'t, const N: usize>(
 }
 
 /// Hands the text of each feature of a FeatureCollection of any length to `each`, with its index, until it returns false. Nothing
-/// is held but the feature at hand.
+/// is held but the feature at hand. A `crs` member before the features that names another CRS than WGS 84 is an error.
 pub fn read_features(input: impl std::io::Read, each: &mut dyn FnMut(usize, &str) -> bool) -> Result<(), ParseError> {
     let mut json = serde_json::Deserializer::from_reader(input);
     let mut index = 0;
@@ -383,7 +386,9 @@ pub fn read_features(input: impl std::io::Read, each: &mut dyn FnMut(usize, &str
         index += 1;
         each(index - 1, raw.get())
     };
-    let parsed = json.deserialize_map(CollectionVisitor { each: &mut one }).and_then(|c| json.end().map(|()| c));
+    let parsed = json
+        .deserialize_map(CollectionVisitor { each: &mut one, crs: Some(Crs::WGS84) })
+        .and_then(|c| json.end().map(|()| c));
     match parsed.map_err(|e| ParseError::new(e.to_string()))?.has_features {
         true => Ok(()),
         false => Err(ParseError::new("a FeatureCollection needs \"features\"")),
@@ -400,6 +405,8 @@ struct Collection {
 /// Hands the features to `each` as they come, until it returns false.
 struct CollectionVisitor<'f> {
     each: &'f mut dyn FnMut(&RawValue) -> bool,
+    /// What a `crs` member before the features must name; `None`: that is held against afterwards.
+    crs: Option<Crs>,
 }
 
 impl<'de> Visitor<'de> for CollectionVisitor<'_> {
@@ -418,6 +425,14 @@ impl<'de> Visitor<'de> for CollectionVisitor<'_> {
                 "features" if collection.has_features => return Err(A::Error::duplicate_field("features")),
                 "features" => {
                     collection.has_features = true;
+                    if let (Some(expected), Some(member)) = (self.crs, &collection.crs) {
+                        let name = crs_name(member).unwrap_or_default();
+                        if !CrsRef::parse(&name).is_ok_and(|c| c.crs == expected) {
+                            let message =
+                                format!("the coordinates are in '{name}', EPSG:{} is expected", expected.epsg());
+                            return Err(A::Error::custom(message));
+                        }
+                    }
                     map.next_value_seed(FeaturesSeed { each: &mut *self.each })?;
                 }
                 _ => {

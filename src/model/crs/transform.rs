@@ -66,12 +66,8 @@ impl Transform {
     pub fn point(&self, x: f64, y: f64) -> Result<(f64, f64), GeometryError> {
         let outside = GeometryError::OutsideCrs { x, y };
         let (to_x, to_y) = match self.method {
-            Method::ToWebMercator if y.abs() < 90.0 => {
-                (x.to_radians() * R, (std::f64::consts::FRAC_PI_4 + y.to_radians() / 2.0).tan().ln() * R)
-            }
-            Method::FromWebMercator => {
-                ((x / R).to_degrees(), (2.0 * (y / R).exp().atan() - std::f64::consts::FRAC_PI_2).to_degrees())
-            }
+            Method::ToWebMercator if y.abs() < 90.0 => (x.to_radians() * R, y.to_radians().tan().asinh() * R),
+            Method::FromWebMercator => ((x / R).to_degrees(), (y / R).sinh().atan().to_degrees()),
             Method::Proj { from, to } => {
                 // proj4rs has angles in radians.
                 let (x, y) = if from.is_latlong() { (x.to_radians(), y.to_radians()) } else { (x, y) };

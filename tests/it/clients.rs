@@ -1,0 +1,79 @@
+//! The commands that are clients of a server, against a whole embedded one.
+
+use std::time::Duration;
+
+use alluvium::app::App;
+use alluvium::client::Client;
+use alluvium::config::{Config, DEMO};
+use alluvium::ingest::{self, IngestArgs};
+use alluvium::replay::{self, ReplayOptions};
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    args: IngestArgs,
+}
+
+async fn demo(dir: &std::path::Path) -> App {
+    let mut config = Config::read("demo", DEMO, &[]).unwrap();
+    config.server.listen = "127.0.0.1:0".parse().unwrap();
+    config.store.data_dir = dir.join("data");
+    App::start(config).await.unwrap()
+}
+
+async fn matched(client: &Client, collection: &str) -> u64 {
+    let page = client.get(&format!("/collections/{collection}/items?limit=1")).await.unwrap();
+    page["numberMatched"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_loaded_and_what_is_rejected_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let app = demo(dir.path()).await;
+    let server = format!("http://{}", app.addr());
+    let file = dir.path().join("ships.csv");
+    let mut rows = String::from("MMSI,Lat,Lon,id,sog\n");
+    for i in 0..2500 {
+        let sog = if i % 1000 == 7 { "fast" } else { "3.5" };
+        rows += &format!("{i},{},{},s{i},{sog}\n", i % 80, i % 180);
+    }
+    std::fs::write(&file, rows).unwrap();
+    let file = file.display().to_string();
+    let command = Command::parse_from(["ingest", &file, "--collection", "ships", "--server", &server]);
+    let error = ingest::run(command.args).await.unwrap_err().to_string();
+    assert!(error.starts_with("3 lines were rejected"), "{error}");
+    let rejected = std::fs::read_to_string(format!("{file}.rejected.ndjson")).unwrap();
+    let rejected: Vec<serde_json::Value> = rejected.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let lines: Vec<u64> = rejected.iter().map(|r| r["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [9, 1009, 2009]);
+    assert_eq!(rejected[0]["pointer"], "/properties/sog");
+    let client = Client::new(&server, None).unwrap();
+    assert_eq!(matched(&client, "ships").await, 2497);
+    let ship = client.get("/collections/ships/items/s9").await.unwrap();
+    assert_eq!(
+        (&ship["geometry"]["coordinates"], &ship["properties"]["mmsi"]),
+        (&serde_json::json!([9.0, 9.0]), &9.into())
+    );
+    app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demos_ships_are_all_there_and_leave_tracks() {
+    let dir = tempfile::tempdir().unwrap();
+    let app = demo(dir.path()).await;
+    let server = format!("http://{}", app.addr());
+    let stop = CancellationToken::new();
+    let replaying = tokio::spawn(replay::run(ReplayOptions::to(&server), stop.clone()));
+    let client = Client::new(&server, None).unwrap();
+    let all = async {
+        while matched(&client, "ships").await < 10_631 || matched(&client, "ship_tracks").await == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("not all ships came within a minute");
+    stop.cancel();
+    replaying.await.unwrap().unwrap();
+    app.shutdown().await;
+}
