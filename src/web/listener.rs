@@ -38,6 +38,7 @@ pub async fn serve(tcp: TcpListener, router: Router, limits: Limits, stop: Cance
         .header_read_timeout(limits.header_timeout)
         .keep_alive(true);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(limits.header_timeout).max_concurrent_streams(256);
+    let builder = Arc::new(builder);
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();
@@ -59,12 +60,20 @@ pub async fn serve(tcp: TcpListener, router: Router, limits: Limits, stop: Cance
                 continue;
             }
         };
-        let connection = connection(&builder, stream, peer, router.clone());
-        let connection = graceful.watch(connection);
-        let cut = cut.clone();
+        let (builder, router, watcher) = (builder.clone(), router.clone(), graceful.watcher());
+        let (stop, cut) = (stop.clone(), cut.clone());
         tokio::spawn(async move {
+            // hyper waits for the first byte for ever: it has to know the protocol before its own time limit begins.
+            let first_byte = tokio::time::timeout(limits.header_timeout, stream.readable());
+            let speaks = tokio::select! {
+                readable = first_byte => matches!(readable, Ok(Ok(()))),
+                () = stop.cancelled() => false,
+            };
+            if !speaks {
+                return;
+            }
             tokio::select! {
-                ended = connection => if let Err(error) = ended {
+                ended = watcher.watch(connection(&builder, stream, peer, router)) => if let Err(error) = ended {
                     tracing::debug!(%peer, %error, "a connection ended early");
                 },
                 () = cut.cancelled() => {}
