@@ -599,6 +599,31 @@ async fn a_2_0_transaction_inserts_updates_replaces_and_deletes() {
 }
 
 #[tokio::test]
+async fn inserted_features_keep_their_ids_where_they_can() {
+    let server = Server::with_ships().await;
+    let ship = |id: &str| format!("<app:ships gml:id=\"{id}\"><app:name>{id}</app:name></app:ships>");
+    let insert = |attributes: &str, ships: &str| format!("<wfs:Insert {attributes}>{ships}</wfs:Insert>");
+    let rids = |answer: &Answer| -> Vec<String> {
+        let root = answer.xml();
+        let features = &root.child("InsertResults").unwrap_or_else(|| panic!("{}", answer.text)).children;
+        features.iter().map(|f| f.children[0].attribute("rid").unwrap().to_owned()).collect()
+    };
+    let all = ["ships.new", "_1", "ships.s1", "ships.new", "ships.a_x20_b"].map(ship).concat();
+    let given = rids(&server.transaction(&insert("", &all)).await);
+    assert_eq!((given[0].as_str(), given[4].as_str()), ("ships.new", "ships.a_x20_b"));
+    assert!(given[1..4].iter().all(|id| id.len() == "ships.".len() + 36), "{given:?}");
+    assert_eq!(server.ids("").await.len(), 10);
+    let text = server.get(&format!("request=GetFeature&resourceId={}", given[2])).await.text;
+    assert!(text.contains("<app:name>ships.s1</app:name>"), "{text}");
+
+    let fresh = rids(&server.transaction(&insert("idgen=\"GenerateNew\"", &ship("ships.other"))).await);
+    assert_ne!(fresh, ["ships.other"]);
+    assert_eq!(rids(&server.transaction(&insert("idgen=\"UseExisting\"", &ship("bare"))).await), ["ships.bare"]);
+    let taken = server.transaction(&insert("idgen=\"UseExisting\"", &ship("ships.bare"))).await;
+    exception(&taken, 409, "InvalidValue", "gml:id");
+}
+
+#[tokio::test]
 async fn a_transaction_that_is_wrong_changes_nothing_and_says_where() {
     let server = Server::with_ships().await;
     let insert = |ship: &str| format!("<wfs:Insert handle=\"h\">\n<app:ships>{ship}</app:ships></wfs:Insert>");

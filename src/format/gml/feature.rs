@@ -34,7 +34,9 @@ pub fn read_property(
         }
         return match &at.children[..] {
             [] if at.trimmed().is_empty() => Ok(PropertyValue::Geometry(None)),
-            [geometry] => read_geometry(geometry, axes).map(|g| PropertyValue::Geometry(Some(g))),
+            [geometry] => read_geometry(geometry, axes).map(|g| PropertyValue::Geometry(Some(g))).map_err(|e| {
+                GmlError { locator: GEOMETRY.into(), what: format!("property '{GEOMETRY}': {}", e.what), ..e }
+            }),
             _ => Err(error(at, "one geometry is expected here")),
         };
     };

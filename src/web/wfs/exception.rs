@@ -130,16 +130,24 @@ impl Exception {
         out.push(b'"');
         if !self.locator.is_empty() {
             out.extend_from_slice(b" locator=\"");
-            xml::attribute(out, &self.locator);
+            xml::attribute(out, start(&self.locator, MAX_LOCATOR));
             out.push(b'"');
         }
         out.push(b'>');
         if version != Version::V1_0 {
             out.extend_from_slice(b"<ows:ExceptionText>");
         }
-        xml::text(out, &self.text);
+        xml::text(out, start(&self.text, MAX_TEXT));
         out.extend_from_slice(close.as_bytes());
     }
+}
+
+/// Errors repeat what was sent, but not at any length.
+const MAX_TEXT: usize = 2000;
+const MAX_LOCATOR: usize = 200;
+
+fn start(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }
 
 impl From<XmlError> for Exception {
@@ -235,6 +243,10 @@ mod tests {
         assert!(written(Version::V2_0).contains("<ows:ExceptionText>no &lt;such&gt; type</ows:ExceptionText>"));
         assert_eq!(e().into_response(Version::V2_0).status(), 400);
         assert_eq!(e().into_response(Version::V1_1).status(), 200);
+        let long = Exception::new(Code::NoApplicableCode, "é".repeat(1000), "é".repeat(10_001));
+        let mut out = Vec::new();
+        long.write(&mut out, Version::V2_0);
+        assert!(out.len() < 3000 && std::str::from_utf8(&out).is_ok());
         let refused = Exception::from(Problem::new(StatusCode::UNAUTHORIZED, "who?"));
         assert_eq!(refused.into_response(Version::V1_0).status(), 401);
     }

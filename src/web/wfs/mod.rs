@@ -171,6 +171,10 @@ async fn kvp_request(ask: &Ask, kvp: Kvp, version: &mut Version) -> Result<Respo
 async fn xml_request(ask: &Ask, body: &[u8], version: &mut Version) -> Result<Response> {
     let mut reader = Reader::new(body, Limits::default())?;
     let mut root = reader.root()?;
+    if !matches!(&*root.ns, WFS_NS | OLD_WFS_NS) {
+        let text = format!("the root element '{}' is not in a namespace of WFS's ({WFS_NS}, {OLD_WFS_NS})", root.local);
+        return Err(Exception::new(Code::OperationParsingFailed, "", text));
+    }
     let asked = root.attribute("version").map(str::to_owned);
     if let Some(known) = asked.as_deref().and_then(Version::parse) {
         *version = known;

@@ -15,7 +15,7 @@ use crate::format::xml::{self, Element, Reader};
 use crate::model::FeatureId;
 use crate::store::api::{ActionKind, Transaction, WriteError, Written};
 use crate::web::request::position_header;
-use parse::Parsed;
+use parse::{Label, Parsed};
 
 /// How a document is meant and answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,6 @@ impl Dialect {
         Ok(match (old, version) {
             (true, Some(Version::V2_0)) => Dialect { version: Version::V1_1, mixed: true },
             (true, version) => Dialect { version: version.unwrap_or(Version::V1_1), mixed: false },
-            // Without a namespace the version alone tells.
-            (false, Some(version)) if root.ns.is_empty() => Dialect { version, mixed: false },
             (false, _) => Dialect { version: Version::V2_0, mixed: false },
         })
     }
@@ -64,14 +62,14 @@ pub async fn respond(ask: &Ask, root: &Element, reader: &mut Reader<'_>, version
 }
 
 /// The error with the handle of the action that caused it, where the client gave it one.
-fn at_fault(e: WriteError, labels: &[Option<String>]) -> Exception {
-    let label = match &e {
-        WriteError::Invalid { action, .. } => labels.get(*action).cloned().flatten(),
+fn at_fault(e: WriteError, labels: &[Label]) -> Exception {
+    let handle = match &e {
+        WriteError::Invalid { action, .. } => labels.get(*action).and_then(|l| l.handle.as_ref()),
         _ => None,
     };
     let exception = Exception::from(e);
-    match label {
-        Some(label) => exception.with_text(|text| format!("{text} (in the action '{label}')")),
+    match handle {
+        Some(handle) => exception.with_text(|text| format!("{text} (in the action '{handle}')")),
         None => exception,
     }
 }
@@ -100,8 +98,7 @@ struct Answer {
     out: Vec<u8>,
     /// Of each action, with its type.
     kinds: Vec<(Kind, String)>,
-    /// The handle of each action.
-    labels: Vec<Option<String>>,
+    labels: Vec<Label>,
     written: Written,
 }
 
@@ -154,7 +151,7 @@ impl Answer {
 
     fn feature(&mut self, action: usize, key: &FeatureId, element: &str, id: impl Fn(&mut Vec<u8>, &str)) {
         self.raw(&format!("<wfs:{element}"));
-        if let Some(handle) = &self.labels[action] {
+        if let Some(handle) = &self.labels[action].handle {
             self.out.extend_from_slice(b" handle=\"");
             xml::attribute(&mut self.out, handle);
             self.out.push(b'"');
@@ -227,7 +224,6 @@ mod tests {
         assert_eq!(of(OLD_WFS_NS, ""), plain(Version::V1_1));
         assert_eq!(of(OLD_WFS_NS, "version='2.0.0'"), Dialect { version: Version::V1_1, mixed: true });
         assert_eq!(of(WFS_NS, "version='2.0.2'"), plain(Version::V2_0));
-        assert_eq!(dialect("<Transaction version='1.0.0'/>").unwrap(), plain(Version::V1_0));
         assert!(dialect("<Transaction version='9'/>").is_err());
     }
 }

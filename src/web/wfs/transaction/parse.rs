@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::StreamExt;
+use rustc_hash::FxHashSet;
+
 use super::Dialect;
 use crate::format::gml::{Axes, PropertyValue, read_feature, read_property, resolve_rid};
 use crate::format::xml::{Element, Reader};
 use crate::model::feature::check_id;
 use crate::model::{Dimension, Feature, FeatureId, FeatureType, Value, new_id};
-use crate::query::Filter;
 use crate::query::fes::{self, Reference};
+use crate::query::{Filter, Query};
 use crate::store::api::{Action, ActionKind, Existing, FeatureChanges};
 use crate::web::access::Role;
 use crate::web::wfs::exception::{Code, Exception, Result};
@@ -23,8 +26,29 @@ const BREATH: usize = 256;
 #[derive(Default)]
 pub struct Parsed {
     pub actions: Vec<Action>,
-    /// Their handles.
-    pub labels: Vec<Option<String>>,
+    /// One of each action.
+    pub labels: Vec<Label>,
+}
+
+/// What the request says of an action besides what it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Label {
+    pub handle: Option<String>,
+    /// Of an Insert.
+    pub ids: IdGen,
+}
+
+/// Where the ids of inserted features come from: `idgen` (WFS 1.1, 12.2.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdGen {
+    /// They are made here.
+    #[default]
+    GenerateNew,
+    /// The features bring them, and none of them may be taken.
+    UseExisting,
+    /// Features that bring `{type}.{key}` keep it where it is free. This is how documents of 2.0 are taken, whose schema
+    /// demands a `gml:id` of every feature: one of another form is there for the schema's sake.
+    ReplaceDuplicate,
 }
 
 /// Reads the actions under `root`.
@@ -48,7 +72,36 @@ pub async fn read(ask: &Ask, root: &Element, reader: &mut Reader<'_>, dialect: D
         breathe(&mut read).await;
     }
     reader.end()?;
-    Ok(parser.parsed)
+    let mut parsed = parser.parsed;
+    replace_duplicates(ask, &mut parsed).await?;
+    Ok(parsed)
+}
+
+/// New ids for the inserted features whose own are taken, where that is asked for.
+async fn replace_duplicates(ask: &Ask, parsed: &mut Parsed) -> Result<()> {
+    let mut brought: BTreeMap<String, Vec<&mut Feature>> = BTreeMap::new();
+    for (action, label) in parsed.actions.iter_mut().zip(&parsed.labels) {
+        if label.ids == IdGen::ReplaceDuplicate
+            && let ActionKind::Insert { features, existing: Existing::Refuse } = &mut action.kind
+        {
+            brought.entry(action.feature_type.clone()).or_default().extend(features);
+        }
+    }
+    for (feature_type, features) in brought {
+        let filter = Filter::ids(features.iter().map(|f| f.id.clone()));
+        let query = Query { feature_type, filter, any_order: true, at_least: ask.at_least.clone(), ..Query::default() };
+        let mut taken = FxHashSet::default();
+        let mut items = ask.web.store.read(query).await?.items;
+        while let Some(item) = items.next().await {
+            taken.insert(item?.feature.id.clone());
+        }
+        for feature in features {
+            if !taken.insert(feature.id.clone()) {
+                feature.id = new_id();
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn breathe(read: &mut usize) {
@@ -83,8 +136,7 @@ struct Parser<'a> {
 struct Insert {
     handle: Option<String>,
     srs_name: Option<String>,
-    /// `idgen="UseExisting"`: the features bring their ids.
-    use_existing: bool,
+    ids: IdGen,
 }
 
 impl Parser<'_> {
@@ -108,13 +160,15 @@ impl Parser<'_> {
 
     fn push(&mut self, e: &Element, ft: &FeatureType, kind: ActionKind) {
         self.parsed.actions.push(Action { feature_type: ft.name.clone(), kind });
-        self.parsed.labels.push(e.attribute("handle").map(str::to_owned));
+        self.parsed.labels.push(Label { handle: e.attribute("handle").map(str::to_owned), ids: IdGen::default() });
     }
 
     fn insert(&self, e: &Element) -> Result<Insert> {
-        let use_existing = match e.attribute("idgen") {
-            None | Some("GenerateNew") => false,
-            Some("UseExisting") => true,
+        let ids = match e.attribute("idgen") {
+            None if self.dialect.version == Version::V2_0 => IdGen::ReplaceDuplicate,
+            None | Some("GenerateNew") => IdGen::GenerateNew,
+            Some("UseExisting") => IdGen::UseExisting,
+            Some("ReplaceDuplicate") => IdGen::ReplaceDuplicate,
             Some(other) => {
                 return Err(Exception::new(
                     Code::OptionNotSupported,
@@ -123,7 +177,7 @@ impl Parser<'_> {
                 ));
             }
         };
-        Ok(Insert { handle: e.attribute("handle").map(str::to_owned), srs_name: srs_name(e), use_existing })
+        Ok(Insert { handle: e.attribute("handle").map(str::to_owned), srs_name: srs_name(e), ids })
     }
 
     fn inserted(&mut self, insert: &Insert, e: &Element) -> Result<()> {
@@ -134,20 +188,25 @@ impl Parser<'_> {
         })?;
         let axes = self.axes(&ft, insert.srs_name.as_ref())?;
         let (geometry, properties) = read_feature(e, &ft, &axes)?;
-        let id = if insert.use_existing { existing_id(e, &ft)? } else { new_id() };
+        let (id, existing) = match insert.ids {
+            IdGen::GenerateNew => (new_id(), Existing::Replace),
+            IdGen::UseExisting => (existing_id(e, &ft)?, Existing::Refuse),
+            IdGen::ReplaceDuplicate if brings_id(e, &ft) => (existing_id(e, &ft)?, Existing::Refuse),
+            IdGen::ReplaceDuplicate => (new_id(), Existing::Replace),
+        };
         let feature = Feature { id, geometry, properties };
-        let existing = if insert.use_existing { Existing::Refuse } else { Existing::Replace };
+        let label = Label { handle: insert.handle.clone(), ids: insert.ids };
         // Many clients send an Insert for each feature: what can be one action becomes one.
-        if let (Some(Action { feature_type, kind: ActionKind::Insert { features, existing: before } }), Some(label)) =
+        if let (Some(Action { feature_type, kind: ActionKind::Insert { features, existing: before } }), Some(last)) =
             (self.parsed.actions.last_mut(), self.parsed.labels.last())
-            && (&*feature_type, *before, label) == (&ft.name, existing, &insert.handle)
+            && (&*feature_type, *before, last) == (&ft.name, existing, &label)
         {
             features.push(feature);
             return Ok(());
         }
         let kind = ActionKind::Insert { features: vec![feature], existing };
         self.parsed.actions.push(Action { feature_type: ft.name.clone(), kind });
-        self.parsed.labels.push(insert.handle.clone());
+        self.parsed.labels.push(label);
         Ok(())
     }
 
@@ -262,11 +321,18 @@ impl Parser<'_> {
     }
 }
 
+fn own_id(e: &Element) -> Option<&str> {
+    e.attribute("id").or(e.attribute("fid"))
+}
+
+fn brings_id(e: &Element, ft: &FeatureType) -> bool {
+    own_id(e).and_then(|id| id.strip_prefix(&ft.name)).is_some_and(|rest| rest.starts_with('.'))
+}
+
 /// The id that a feature element brings.
 fn existing_id(e: &Element, ft: &FeatureType) -> Result<FeatureId> {
     let wrong = |text: String| Exception::new(Code::InvalidValue, "gml:id", format!("line {}: {text}", e.line));
-    let rid = e.attribute("id").or(e.attribute("fid"));
-    let rid = rid.ok_or_else(|| wrong("idgen is UseExisting and the feature has no id".into()))?;
+    let rid = own_id(e).ok_or_else(|| wrong("idgen is UseExisting and the feature has no id".into()))?;
     let id = resolve_rid(rid, &ft.name, |_| false).unwrap_or_else(|| rid.into());
     check_id(&id).map_err(|e| wrong(e.to_string()))
 }
