@@ -462,6 +462,7 @@ mod tests {
         // WFS 1.0.0 as QGIS sends it: x,y although the name is a URN.
         let qgis = "<Point srsName='urn:ogc:def:crs:EPSG::4326'><coordinates cs=',' ts=' '>24,60</coordinates></Point>";
         assert_eq!(read_with(qgis, &axes(true)).unwrap(), "Point 24 60");
+        assert_eq!(read_with("<Point><coordinates>24,60</coordinates></Point>", &axes(true)).unwrap(), "Point 24 60");
         assert_eq!(read("<Point srsDimension='3'><pos>60 24 7</pos></Point>").unwrap(), "Point 24 60 7");
         assert_eq!(read("<Point/>").unwrap(), "Point ");
     }
