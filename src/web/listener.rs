@@ -64,9 +64,10 @@ pub async fn serve(tcp: TcpListener, router: Router, limits: Limits, stop: Cance
         let (stop, cut) = (stop.clone(), cut.clone());
         tokio::spawn(async move {
             // hyper waits for the first byte for ever: it has to know the protocol before its own time limit begins.
-            let first_byte = tokio::time::timeout(limits.header_timeout, stream.readable());
+            let mut first_byte = [0];
+            let first_byte = tokio::time::timeout(limits.header_timeout, stream.peek(&mut first_byte));
             let speaks = tokio::select! {
-                readable = first_byte => matches!(readable, Ok(Ok(()))),
+                peeked = first_byte => matches!(peeked, Ok(Ok(1))),
                 () = stop.cancelled() => false,
             };
             if !speaks {
