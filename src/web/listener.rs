@@ -1,5 +1,7 @@
 //! Accepts connections and serves them: HTTP/1.1 with header names in title case (QGIS up to 3.40.6 looks for `Location` with
 //! a capital L) and HTTP/2 without TLS. `axum::serve` has neither that switch nor a limit on connections.
+//!
+//! Invariant: a client that sends nothing holds its connection for `header_timeout`, no longer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,15 +32,7 @@ pub struct Limits {
 /// Serves until `stop`, then lets the requests under way end. Handlers find the peer in the extension
 /// `ConnectInfo<SocketAddr>`.
 pub async fn serve(tcp: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .title_case_headers(true)
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .keep_alive(true);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(limits.header_timeout).max_concurrent_streams(256);
-    let builder = Arc::new(builder);
+    let builder = builder(limits);
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();
@@ -60,23 +54,19 @@ pub async fn serve(tcp: TcpListener, router: Router, limits: Limits, stop: Cance
                 continue;
             }
         };
-        let (builder, router, watcher) = (builder.clone(), router.clone(), graceful.watcher());
-        let (stop, cut) = (stop.clone(), cut.clone());
+        let (builder, router, watcher, cut) = (builder.clone(), router.clone(), graceful.watcher(), cut.clone());
+        let stop = stop.clone();
         tokio::spawn(async move {
-            // hyper waits for the first byte for ever: it has to know the protocol before its own time limit begins.
-            let mut first_byte = [0];
-            let first_byte = tokio::time::timeout(limits.header_timeout, stream.peek(&mut first_byte));
-            let speaks = tokio::select! {
-                peeked = first_byte => matches!(peeked, Ok(Ok(1))),
-                () = stop.cancelled() => false,
-            };
-            if !speaks {
-                return;
-            }
-            tokio::select! {
-                ended = watcher.watch(connection(&builder, stream, peer, router)) => if let Err(error) = ended {
+            let serving = async {
+                let opened = stop.run_until_cancelled(opening(&stream, limits.header_timeout)).await;
+                let Some(Some(version)) = opened else { return };
+                let connection = watcher.watch(connection(builder, version, stream, peer, router));
+                if let Err(error) = connection.await {
                     tracing::debug!(%peer, %error, "a connection ended early");
-                },
+                }
+            };
+            tokio::select! {
+                () = serving => {}
                 () = cut.cancelled() => {}
             }
             drop(slot);
@@ -89,8 +79,45 @@ pub async fn serve(tcp: TcpListener, router: Router, limits: Limits, stop: Cance
     cut.cancel();
 }
 
+fn builder(limits: Limits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .title_case_headers(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .keep_alive(true);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(limits.header_timeout).max_concurrent_streams(256);
+    builder
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// Which version the first bytes are of; `None`: none came in time. hyper can tell too, but waits for them for ever.
+async fn opening(stream: &TcpStream, patience: Duration) -> Option<Version> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let look = async {
+        let mut first = [0; PREFACE.len()];
+        loop {
+            match stream.peek(&mut first).await {
+                Ok(0) | Err(_) => return None,
+                Ok(n) if !PREFACE.starts_with(&first[..n]) => return Some(Version::Http1),
+                Ok(n) if n == PREFACE.len() => return Some(Version::Http2),
+                // Seldom: a preface in pieces. Peeking returns at once what is there already.
+                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(patience, look).await.ok().flatten()
+}
+
 fn connection(
-    builder: &Builder<TokioExecutor>,
+    builder: Builder<TokioExecutor>,
+    version: Version,
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
@@ -114,5 +141,9 @@ fn connection(
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().call(request)
     });
+    let builder = match version {
+        Version::Http1 => builder.http1_only(),
+        Version::Http2 => builder.http2_only(),
+    };
     builder.serve_connection(TokioIo::new(stream), service).into_owned()
 }
