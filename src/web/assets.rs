@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 
-use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::RustEmbed;
 
 use super::problem::Problem;
-use super::request::text;
+use super::request::{Path, text};
 
 #[derive(RustEmbed)]
 #[folder = "static/"]

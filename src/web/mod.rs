@@ -80,6 +80,7 @@ pub fn router(web: Arc<Web>) -> Router {
         .layer(RequestDecompressionLayer::new())
         .layer(compression)
         .layer(from_fn_with_state(web.clone(), request::context))
+        .layer(from_fn_with_state(web.clone(), request::settle_body))
         .layer(from_fn_with_state(web.clone(), cors::cross_origin))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(metrics::time))

@@ -24,7 +24,7 @@ pub type Result<T> = std::result::Result<T, Problem>;
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
-        Problem { status, detail: detail.into(), pointer: None, parameter: None, headers: Vec::new() }
+        Problem { status, detail: clipped(detail.into()), pointer: None, parameter: None, headers: Vec::new() }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Problem {
@@ -57,7 +57,7 @@ impl Problem {
     }
 
     pub fn set_detail(&mut self, detail: String) {
-        self.detail = detail;
+        self.detail = clipped(detail);
     }
 
     pub fn status(&self) -> StatusCode {
@@ -67,6 +67,16 @@ impl Problem {
     pub fn detail(&self) -> &str {
         &self.detail
     }
+}
+
+/// A message repeats what the client sent, but not pages of it.
+fn clipped(mut text: String) -> String {
+    const MOST: usize = 600;
+    if text.len() > MOST {
+        text.truncate(text.floor_char_boundary(MOST));
+        text.push('…');
+    }
+    text
 }
 
 impl IntoResponse for Problem {

@@ -9,11 +9,12 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures::StreamExt;
+use serde::de::DeserializeOwned;
 
 use super::Web;
 use super::access::Caller;
@@ -123,6 +124,19 @@ fn missing_context() -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the route is outside of the middleware `context`")
 }
 
+/// The variable parts of the path, decoded.
+#[derive(Clone, Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|p| Path(p.0)).map_err(|e| Problem::bad_request(format!("the path cannot be read: {}", e.body_text())))
+    }
+}
+
 /// The position of the request's header `Alluvium-Position`; of the first write on if there is none.
 #[derive(Clone, Debug, Default)]
 pub struct AtLeast(pub Position);
@@ -156,16 +170,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-            .map_err(|e| Problem::bad_request(format!("the query string cannot be read: {e}")))?;
-        Params::new(pairs.0)
+        Params::parse(parts.uri.query().unwrap_or_default())
     }
 }
 
 impl Params {
-    pub fn new(mut pairs: Vec<(String, String)>) -> Result<Params> {
-        // A trailing '&' or an empty name.
-        pairs.retain(|(name, value)| !(name.is_empty() && value.is_empty()));
+    /// Reads a query string. Stray separators are passed over.
+    pub fn parse(query: &str) -> Result<Params> {
+        let pair = |part: &str| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            Ok((decoded(name)?, decoded(value)?))
+        };
+        Params::new(query.split('&').filter(|part| !part.is_empty()).map(pair).collect::<Result<_>>()?)
+    }
+
+    fn new(pairs: Vec<(String, String)>) -> Result<Params> {
         for (i, (name, _)) in pairs.iter().enumerate() {
             if pairs[..i].iter().any(|(earlier, _)| earlier == name) {
                 return Err(Problem::parameter(name, format!("parameter '{name}' is given twice")));
@@ -232,11 +251,72 @@ pub fn encode(out: &mut String, text: &str) {
     }
 }
 
+/// What a part of a query string stands for: `+` is a blank, `%XX` a byte of UTF-8.
+fn decoded(text: &str) -> Result<String> {
+    let bad = || Problem::bad_request("the query string is not percent-encoded UTF-8");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        bytes.push(match first {
+            b'+' => b' ',
+            b'%' => {
+                let (digits, after) = rest.split_at_checked(2).ok_or_else(bad)?;
+                rest = after;
+                let digit = |d: u8| char::from(d).to_digit(16).ok_or_else(bad);
+                (digit(digits[0])? * 16 + digit(digits[1])?) as u8
+            }
+            other => *other,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| bad())
+}
+
 /// `encode` into a text of its own.
 pub fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     encode(&mut out, text);
     out
+}
+
+/// Middleware: leaves the connection in a state that the client can go on with. A small body is read before the handler
+/// runs, so that an error which does not look at it (401, 404, 415) does not cut the connection; with a large one the answer
+/// says that the connection ends.
+pub async fn settle_body(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
+    const SMALL: u64 = 64 * 1024;
+    if let Err(problem) = check_coding(request.headers()) {
+        return problem.into_response();
+    }
+    let size = axum::body::HttpBody::size_hint(request.body());
+    if size.exact() == Some(0) {
+        return next.run(request).await;
+    }
+    if size.upper().is_some_and(|most| most <= SMALL) {
+        let (parts, body) = request.into_parts();
+        return match whole_body(body, SMALL as usize, web.server.idle_timeout).await {
+            Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+            Err(problem) => problem.into_response(),
+        };
+    }
+    let http1 = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if http1 && response.status().as_u16() >= 400 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// A body comes as it is or in gzip; a layer below unpacks it.
+fn check_coding(headers: &HeaderMap) -> Result<()> {
+    match text(headers, "content-encoding").map(str::trim) {
+        None => Ok(()),
+        Some(coding) if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("identity") => Ok(()),
+        Some(other) => {
+            let what = format!("a body in the content coding '{other}' cannot be read: gzip or none");
+            let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
+            Err(problem.with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip")))
+        }
+    }
 }
 
 /// The whole of a body of at most `most` bytes. A client that sends nothing for `idle` is given up.
@@ -294,13 +374,14 @@ mod tests {
 
     #[test]
     fn a_query_string_can_be_written_again() {
-        let pairs = [("bbox", "1,2,3,4"), ("name", "a b&c=ä"), ("limit", "5")];
-        let params = Params::new(pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect()).unwrap();
+        let params = Params::parse("&bbox=1,2,3,4&name=a+b%26c%3D%c3%a4&&limit=5&").unwrap();
         assert_eq!(
             params.with(&[("limit", None), ("cursor", Some("x/"))]),
             "?bbox=1,2,3,4&name=a%20b%26c%3D%C3%A4&cursor=x%2F"
         );
         assert!(params.only(&["bbox", "name"]).is_err());
-        assert!(Params::new(vec![("a".into(), "1".into()), ("a".into(), "2".into())]).is_err());
+        for bad in ["a=1&a=2", "a=%ff", "a=%2", "a=%zz", "%E4=1"] {
+            assert!(Params::parse(bad).is_err(), "{bad}");
+        }
     }
 }

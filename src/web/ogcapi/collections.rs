@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ use crate::model::{FeatureType, GeometryKind, PropertyType, Rect};
 use crate::web::Web;
 use crate::web::access::{Caller, Role};
 use crate::web::problem::{Problem, Result};
-use crate::web::request::{BaseUrl, Params, whole_body};
+use crate::web::request::{BaseUrl, Params, Path, whole_body};
 
 const SCHEMA_RELATION: &str = "http://www.opengis.net/def/rel/ogc/1.0/schema";
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, BoxStream};
@@ -16,12 +16,12 @@ use crate::format::geojson::{Closing, CollectionFrame, FeatureWriter, Options};
 use crate::model::crs::CrsRef;
 use crate::model::{Feature, FeatureType, Position};
 use crate::query::{Cursor, Query};
-use crate::store::{Item, ReadError};
+use crate::store::{Item, ReadError, Tier};
 use crate::web::Web;
 use crate::web::access::Caller;
 use crate::web::assets;
 use crate::web::problem::{Problem, Result};
-use crate::web::request::{AtLeast, BaseUrl, Params, encoded, position_header, text};
+use crate::web::request::{AtLeast, BaseUrl, Params, Path, encoded, position_header, text};
 
 const CONTENT_CRS: HeaderName = HeaderName::from_static("content-crs");
 /// Where a feature is kept at the moment: `transient` or `persistent`.
@@ -260,8 +260,10 @@ pub fn no_item(collection: &str, id: &str) -> Problem {
     Problem::not_found(format!("there is no feature '{id}' in the collection '{collection}'"))
 }
 
-/// The version of a feature, in the CRS of the answer. `None` of a row that another tool wrote: it has no version.
+/// The version of a feature, in the CRS of the answer. `None` of a row that another tool may have written: its version is 0
+/// whatever is in it.
 pub fn etag(ft: &FeatureType, item: &Item, crs: &CrsRef) -> Option<String> {
     let in_crs = if crs.crs.epsg() == 4326 && !crs.swap { String::new() } else { format!("-{}", crs.crs.epsg()) };
-    (item.version > 0).then(|| format!("\"{}-{}{in_crs}\"", ft.incarnation, item.version))
+    (item.version > 0 || item.tier == Tier::Transient)
+        .then(|| format!("\"{}-{}{in_crs}\"", ft.incarnation, item.version))
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use crate::query::Filter;
 use crate::store::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError, Written};
 use crate::web::access::{Caller, Role};
 use crate::web::problem::{Problem, Result};
-use crate::web::request::{AtLeast, BaseUrl, Params, encoded, position_header, text, whole_body};
+use crate::web::request::{AtLeast, BaseUrl, Params, Path, encoded, position_header, text, whole_body};
 use crate::web::{Web, assets, metrics};
 
 const GEOJSON_TYPES: &[&str] = &["application/geo+json", "application/json", "application/vnd.geo+json"];

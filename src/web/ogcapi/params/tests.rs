@@ -18,7 +18,8 @@ fn ships() -> FeatureType {
 }
 
 fn params(query: &[(&str, &str)]) -> Params {
-    Params::new(query.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect()).unwrap()
+    let text: Vec<String> = query.iter().map(|(n, v)| format!("{n}={}", crate::web::request::encoded(v))).collect();
+    Params::parse(&text.join("&")).unwrap()
 }
 
 fn read(query: &[(&str, &str)]) -> Result<ItemsRequest> {
