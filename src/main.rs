@@ -8,6 +8,7 @@ use alluvium::app::App;
 use alluvium::config::{self, Config};
 use alluvium::ingest::{self, IngestArgs};
 use alluvium::telemetry;
+use alluvium::web::access::{Credential, Role};
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +38,17 @@ enum Command {
     },
     /// Load a file of features (GeoJSON, NDJSON, CSV; gzip too) into a collection of a running server.
     Ingest(IngestArgs),
+    /// Make an entry for the file that server.credentials names, of a secret that is read from the standard input.
+    Credentials {
+        /// Who; the API key is this name, a dot and the secret.
+        name: String,
+        /// reader, editor (writes features) or admin (makes and removes collections).
+        #[arg(long, default_value = "editor")]
+        role: Role,
+        /// The only collection that the role is for; may be given several times.
+        #[arg(long = "collection", value_name = "ID")]
+        collections: Vec<String>,
+    },
 }
 
 #[derive(Args)]
@@ -85,6 +97,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             runtime()?.block_on(demo(config))
         }
         Command::Ingest(args) => runtime()?.block_on(ingest::run(args)),
+        Command::Credentials { name, role, collections } => {
+            let mut secret = String::new();
+            std::io::stdin().read_line(&mut secret)?;
+            let secret = secret.trim_end_matches(['\r', '\n']);
+            print!("{}", Credential::new(&name, role, collections, secret)?.to_toml()?);
+            Ok(())
+        }
     }
 }
 
