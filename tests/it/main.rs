@@ -5,10 +5,13 @@
 // The lint's own exception does not reach the functions that tests share.
 #![allow(clippy::unwrap_used)]
 
+mod app;
+mod architecture;
 mod clients;
 mod coordination;
 mod delegate;
 mod log;
+mod ogcapi;
 #[cfg(feature = "cluster")]
 mod postgis;
 #[cfg(feature = "cluster")]
