@@ -54,7 +54,7 @@ pub fn written(feature_type: &str, action: &'static str, features: usize) {
     }
 }
 
-/// Middleware: times each request until its answer begins.
+/// Middleware: times each request until its answer begins, and logs it at level debug.
 pub async fn time(request: Request, next: Next) -> Response {
     let begin = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("other".to_owned(), |m| m.as_str().to_owned());
@@ -68,8 +68,12 @@ pub async fn time(request: Request, next: Next) -> Response {
         Method::OPTIONS => "OPTIONS",
         _ => "other",
     };
+    let path = tracing::enabled!(tracing::Level::DEBUG).then(|| request.uri().path().to_owned());
     let response = next.run(request).await;
     let status = response.status().as_u16();
+    if let Some(path) = path {
+        tracing::debug!(method, path, status, elapsed_ms = begin.elapsed().as_secs_f64() * 1000.0, "request");
+    }
     histogram!(REQUEST_SECONDS, "route" => route, "method" => method, "status" => status.to_string())
         .record(begin.elapsed());
     response
