@@ -12,6 +12,8 @@
 //!
 //! The four in braces never know each other; `store` knows the traits of `log`, `delegate`, `coordination` only; [`app`] is
 //! the one file that names implementations. A test reads the imports and fails when one runs upward.
+//!
+//! Beside the house stand its visitors, who know it by HTTP alone: [`client`], and on it [`ingest`], [`replay`] and [`demo`].
 
 pub mod app;
 pub mod client;

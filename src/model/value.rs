@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +20,9 @@ pub enum PropertyType {
     /// IEEE 754 double; NaN and infinities are refused.
     Number,
     Boolean,
-    /// A calendar day.
+    /// A calendar day of the years 1 to 9999, which every store and format has.
     Date,
-    /// An instant, in UTC, to the microsecond.
+    /// An instant of the years 1 to 9999, in UTC, to the microsecond.
     DateTime,
     Uuid,
     /// Any JSON value, kept in normalised text.
@@ -61,11 +62,11 @@ impl Value {
             | (Value::Bool(_), PropertyType::Boolean)
             | (Value::Int(_), PropertyType::Int64)
             | (Value::String(_), PropertyType::String)
-            | (Value::Date(_), PropertyType::Date)
-            | (Value::DateTime(_), PropertyType::DateTime)
             | (Value::Uuid(_), PropertyType::Uuid)
             | (Value::Json(_), PropertyType::Json)
             | (Value::Bytes(_), PropertyType::Bytes) => true,
+            (Value::Date(days), PropertyType::Date) => DAYS.contains(days),
+            (Value::DateTime(micros), PropertyType::DateTime) => MICROS.contains(micros),
             (Value::Int(n), PropertyType::Int32) => i32::try_from(*n).is_ok(),
             (Value::Number(n), PropertyType::Number) => n.is_finite(),
             _ => false,
@@ -115,6 +116,10 @@ impl Value {
 }
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
+/// 0001-01-01 to 9999-12-31.
+const DAYS: RangeInclusive<i32> = -719_162..=2_932_896;
+/// The instants of those days.
+const MICROS: RangeInclusive<i64> = -719_162 * MICROS_PER_DAY..=2_932_897 * MICROS_PER_DAY - 1;
 
 fn day_start(days: i32) -> i64 {
     i64::from(days) * MICROS_PER_DAY
@@ -217,23 +222,22 @@ pub fn parse_date(t: &str) -> Option<i32> {
     let day: jiff::civil::Date = t.get(..10)?.parse().ok()?;
     let rest = &t[10..];
     let zone_or_time = rest.is_empty() || rest == "Z" || rest.starts_with(['T', ' ', '+', '-']);
-    zone_or_time.then(|| {
-        let epoch = jiff::civil::date(1970, 1, 1);
-        (day - epoch).get_days()
-    })
+    let days = (day - jiff::civil::date(1970, 1, 1)).get_days();
+    (zone_or_time && DAYS.contains(&days)).then_some(days)
 }
 
 /// Microseconds since the epoch of an ISO 8601 date-time or date; without a zone it is UTC. Leap seconds are clamped.
 pub fn parse_instant(t: &str) -> Option<i64> {
     let t = &*with_dashes(t);
-    if let Ok(instant) = t.parse::<jiff::Timestamp>() {
-        return Some(instant.as_microsecond());
-    }
-    let civil: jiff::civil::DateTime = match t.parse() {
-        Ok(civil) => civil,
-        Err(_) => t.parse::<jiff::civil::Date>().ok()?.at(0, 0, 0, 0),
+    let without_zone = || -> Option<jiff::Timestamp> {
+        let civil: jiff::civil::DateTime = match t.parse() {
+            Ok(civil) => civil,
+            Err(_) => t.parse::<jiff::civil::Date>().ok()?.at(0, 0, 0, 0),
+        };
+        Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
     };
-    Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond())
+    let instant = t.parse::<jiff::Timestamp>().ok().or_else(without_zone)?;
+    Some(instant.as_microsecond()).filter(|micros| MICROS.contains(micros))
 }
 
 /// `YYYY-MM-DD` of days since the epoch.
@@ -269,6 +273,8 @@ mod tests {
             (PropertyType::Number, "NaN"),
             (PropertyType::Date, "2026-13-01"),
             (PropertyType::DateTime, "Tue Sep 13 1983"),
+            (PropertyType::DateTime, "-000044-03-15T12:00:00Z"),
+            (PropertyType::Date, "0000-12-31"),
             (PropertyType::String, "a\0b"),
         ] {
             assert!(t.parse(s).is_err(), "{t:?} {s}");
