@@ -460,8 +460,10 @@ mod tests {
                 any::<f64>().prop_filter("finite", |n| n.is_finite()).prop_map(Value::Number).boxed()
             }
             PropertyType::Boolean => any::<bool>().prop_map(Value::Bool).boxed(),
-            PropertyType::Date => any::<i32>().prop_map(Value::Date).boxed(),
-            PropertyType::DateTime => any::<i64>().prop_map(Value::DateTime).boxed(),
+            PropertyType::Date => (-719_162..=2_932_896).prop_map(Value::Date).boxed(),
+            PropertyType::DateTime => {
+                (-62_135_596_800_000_000_i64..=253_402_300_799_999_999).prop_map(Value::DateTime).boxed()
+            }
             PropertyType::Uuid => any::<[u8; 16]>().prop_map(Value::Uuid).boxed(),
             PropertyType::Json => Just(Value::Json(r#"{"a":[1,null]}"#.into())).boxed(),
             PropertyType::Bytes => any::<Vec<u8>>().prop_map(|b| Value::Bytes(b.into())).boxed(),
