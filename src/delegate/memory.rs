@@ -11,7 +11,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 
 use super::{
-    Base, Bases, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Row, Rows, Scan, Snapshot,
+    Base, Bases, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Refused, Row, Rows, Scan, Snapshot,
     same_columns,
 };
 use crate::model::{FeatureId, FeatureType, Offset, PartitionId, Rect, Watermark};
@@ -38,6 +38,7 @@ struct Table {
     watermarks: Vec<Watermark>,
     rows: Arc<BTreeMap<FeatureId, Row>>,
     deleted: BTreeMap<FeatureId, (PartitionId, Offset)>,
+    refused: BTreeMap<FeatureId, Refused>,
 }
 
 impl State {
@@ -58,10 +59,21 @@ impl Table {
             watermarks: vec![Watermark::default(); feature_type.partitions as usize],
             rows: Arc::new(rows),
             deleted: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        }
+    }
+
+    fn keep_refused(&mut self, refused: Refused) {
+        let known = self.refused.get(&refused.entry.id);
+        if known.is_none_or(|k| k.entry.version <= refused.entry.version) {
+            self.refused.insert(refused.entry.id.clone(), refused);
         }
     }
 
     fn upsert_or_delete(&mut self, partition: PartitionId, entry: PersistEntry) {
+        if self.refused.get(&entry.id).is_some_and(|r| r.entry.version <= entry.version) {
+            self.refused.remove(&entry.id);
+        }
         let row_version = self.rows.get(&entry.id).map(|r| r.version);
         let deleted_version = self.deleted.get(&entry.id).map(|(_, version)| *version);
         if row_version.max(deleted_version) > Some(entry.version) {
@@ -144,12 +156,20 @@ impl Delegate for MemoryDelegate {
         let mut refused = Vec::new();
         for entry in batch.entries {
             match entry.feature.as_ref().and_then(|f| feature_type.check(&mut (**f).clone()).err()) {
-                Some(error) => refused.push((entry.id, error.to_string())),
+                Some(error) => {
+                    let reason = error.to_string();
+                    refused.push((entry.id.clone(), reason.clone()));
+                    table.keep_refused(Refused { partition: batch.partition, entry, reason });
+                }
                 None => table.upsert_or_delete(batch.partition, entry),
             }
         }
         table.deleted.retain(|_, (p, version)| *p != batch.partition || *version >= batch.forget_deleted_before);
         Ok(Persisting::Committed { refused })
+    }
+
+    async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
+        Ok(self.state.lock().table(feature_type)?.refused.values().cloned().collect())
     }
 
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {

@@ -13,6 +13,7 @@ pub mod literal;
 pub mod memory;
 #[cfg(feature = "cluster")]
 pub mod postgis;
+mod refused;
 pub mod sql;
 
 use std::sync::Arc;
@@ -48,6 +49,16 @@ pub struct PersistEntry {
     pub version: Offset,
 }
 
+/// A state that the delegate's own constraints did not take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    pub partition: PartitionId,
+    /// As it was to be persisted; of a deletion that was refused without a feature.
+    pub entry: PersistEntry,
+    /// In the delegate's words.
+    pub reason: String,
+}
+
 /// What a sweeper wants done for one partition, in one transaction.
 #[derive(Clone, Debug)]
 pub struct PersistBatch {
@@ -63,7 +74,8 @@ pub struct PersistBatch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Persisting {
     Committed {
-        /// Rows that the delegate's own constraints refused; everything else was written. They stay in the index.
+        /// Rows that the delegate's own constraints refused; everything else was written. They stay in the index, and
+        /// [`Delegate::refused`] lists them from now on.
         refused: Vec<(FeatureId, String)>,
     },
     /// The watermark was not the expected one: nothing was written.
@@ -153,6 +165,11 @@ pub trait Delegate: Send + Sync + 'static {
     /// moves the watermark: in one transaction, and only if the watermark is the expected one. An equal version is written
     /// again: it is the same state, or a row with version 0 that another tool wrote, which is older than any record.
     async fn persist(&self, feature_type: &FeatureType, batch: PersistBatch) -> Result<Persisting, DelegateError>;
+
+    /// What constraints refused of this type, whole, in no order: the newest such state of each feature, until a state of the
+    /// same or a later version is persisted, a deletion too. A starting instance asks after it has read the watermarks: what is
+    /// refused later than those still is in the log after them.
+    async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError>;
 
     /// What is known of these ids, and the watermarks of the same moment.
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError>;

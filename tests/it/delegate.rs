@@ -12,7 +12,7 @@ use std::time::Instant;
 use alluvium::delegate::embedded::GeoPackage;
 use alluvium::delegate::memory::MemoryDelegate;
 use alluvium::delegate::{
-    Base, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Row, Rows, Scan, Snapshot,
+    Base, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Refused, Row, Rows, Scan, Snapshot,
 };
 use alluvium::model::{
     Dimension, Feature, FeatureId, FeatureType, Geometry, GeometryKind, Offset, PropertyType, Rect, Value, Watermark,
@@ -303,6 +303,61 @@ async fn what_a_constraint_refuses_does_not_stop_the_rest(s: &Subject) {
     // Mended, it is taken.
     persist(d, &strict, vec![put(ship("n", 1.0, "N"), 7)]).await;
     assert!(load(d, &strict, "n").await.is_some());
+}
+
+/// What is refused of `t`, by id.
+async fn listed(d: &dyn Delegate, t: &FeatureType) -> Vec<Refused> {
+    let mut refused = d.refused(t).await.unwrap();
+    refused.sort_by(|a, b| a.entry.id.cmp(&b.entry.id));
+    refused
+}
+
+async fn what_was_refused_is_listed_whole_until_it_is_mended(s: &Subject) {
+    let mut strict = (*everything(GeometryKind::Geometry, Dimension::XY)).clone();
+    strict.partitions = 2;
+    strict
+        .properties
+        .push(serde_json::from_value(json!({"name": "must", "type": "bytes", "nullable": false})).unwrap());
+    let d = s.created(&strict).await;
+    assert_eq!(d.refused(&strict).await.unwrap(), []);
+    let mut g = Generator::new(8);
+    let mut feature = |id: String, must: Value| {
+        let mut feature = g.feature(&strict, &id);
+        feature.properties[10] = must;
+        Arc::new(feature)
+    };
+    let entries: Vec<_> = (0..60).map(|i| put(feature(format!("f{i:02}"), Value::Null), 10 + i)).collect();
+    let fine = feature("fine".into(), Value::Bytes(Box::default()));
+    let batch = |partition, expected, next, entries| PersistBatch {
+        partition,
+        expected,
+        next,
+        entries,
+        forget_deleted_before: 0,
+    };
+    let all = entries.iter().cloned().chain([put(fine.clone(), 99)]).collect();
+    d.persist(&strict, batch(1, Watermark::default(), mark(100), all)).await.unwrap();
+    let refused = listed(d, &strict).await;
+    assert!(refused.iter().all(|r| r.partition == 1 && r.reason.contains("must")), "{refused:?}");
+    assert_eq!(refused.into_iter().map(|r| r.entry).collect::<Vec<_>>(), entries);
+
+    // A later state that is refused too takes its place, and never an earlier one.
+    let later = put(feature("f00".into(), Value::Null), 200);
+    d.persist(&strict, batch(1, mark(100), mark(201), vec![later.clone()])).await.unwrap();
+    d.persist(&strict, batch(1, mark(201), mark(202), vec![entries[0].clone()])).await.unwrap();
+    assert_eq!(listed(d, &strict).await[0].entry, later);
+    // What was deleted, or is taken in the end, is refused no more; an earlier state changes nothing.
+    let fine = |id: &str, version| put(Arc::new(Feature { id: id.into(), ..(*fine).clone() }), version);
+    d.persist(&strict, batch(1, mark(202), mark(300), vec![fine("f00", 250), tombstone("f01", 251)])).await.unwrap();
+    d.persist(&strict, batch(1, mark(300), mark(301), vec![fine("f02", 3), tombstone("f03", 3)])).await.unwrap();
+    assert_eq!(listed(d, &strict).await.into_iter().map(|r| r.entry).collect::<Vec<_>>(), entries[2..]);
+
+    let later = FeatureType { incarnation: "i2".into(), ..strict.clone() };
+    assert!(matches!(d.refused(&later).await, Err(DelegateError::Mismatch(_))));
+    d.remove("everything", false).await.unwrap();
+    assert!(matches!(d.refused(&strict).await, Err(DelegateError::NotFound(_))));
+    d.create(&later).await.unwrap();
+    assert_eq!(d.refused(&later).await.unwrap(), []);
 }
 
 async fn a_snapshot_is_one_moment(s: &Subject) {
@@ -609,6 +664,7 @@ macro_rules! conformance {
                 deleted_features_are_remembered_until_told
                 loading_answers_in_the_order_asked
                 what_a_constraint_refuses_does_not_stop_the_rest
+                what_was_refused_is_listed_whole_until_it_is_mended
                 a_snapshot_is_one_moment
                 scans_are_ordered_and_paged
                 scans_leave_out_nothing_that_a_filter_selects

@@ -133,6 +133,11 @@ async fn postgis_refused_features_are_kept_whole_until_mended() {
                         FROM alluvium.refused WHERE id = 'bad'); END $$";
     database.run(kept).await;
 
+    let mut listed: Vec<PersistEntry> = d.refused(&ships).await.unwrap().into_iter().map(|r| r.entry).collect();
+    listed.sort_by(|a, b| a.id.cmp(&b.id));
+    // The last of them has a value of its column's type now.
+    assert_eq!(listed, [ship("bad", "rude", 6), tombstone("harbour", 7), ship("wrong", "1", 8)]);
+
     database.run("DELETE FROM crew").await;
     let mended = vec![ship("bad", "kind", 9), tombstone("harbour", 10), ship("wrong", "right", 11)];
     assert_eq!(refused(&d, &ships, 50, mended).await, []);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use alluvium::clock::Clock;
-use alluvium::delegate::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Rows, Scan, Snapshot};
+use alluvium::delegate::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Rows, Scan, Snapshot};
 use alluvium::log::{Batch, FeatureLog, LogError, LogTail, NewRecord};
 use alluvium::model::{FeatureId, FeatureType, Offset, PartitionId, Rect, Watermark};
 use alluvium::query::Filter;
@@ -241,6 +241,11 @@ impl<D: Delegate + Clone> Delegate for FaultyDelegate<D> {
             }
         });
         commit.await.unwrap_or_else(|e| Err(DelegateError::Unavailable(e.to_string())))
+    }
+
+    async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
+        self.before().await?;
+        self.inner.refused(feature_type).await
     }
 
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode};
 
 use self::connection::Readers;
-use super::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Snapshot};
+use super::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Snapshot};
 use crate::model::{FeatureId, FeatureType, Watermark};
 
 pub struct GeoPackage {
@@ -109,6 +109,11 @@ impl Delegate for GeoPackage {
     async fn persist(&self, feature_type: &FeatureType, batch: PersistBatch) -> Result<Persisting, DelegateError> {
         let feature_type = feature_type.clone();
         self.write(move |connection| persist::persist(connection, &feature_type, &batch)).await
+    }
+
+    async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
+        let feature_type = feature_type.clone();
+        self.read(move |connection| read::refused(connection, &feature_type)).await
     }
 
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {

@@ -5,7 +5,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, Transaction, params};
 
 use super::{blob, row, schema};
 use crate::delegate::sql::{VERSION, quoted};
-use crate::delegate::{DelegateError, PersistBatch, PersistEntry, Persisting};
+use crate::delegate::{DelegateError, PersistBatch, PersistEntry, Persisting, refused};
 use crate::model::{Feature, FeatureType, PartitionId, Rect};
 
 /// See [`crate::delegate::Delegate::persist`].
@@ -91,7 +91,10 @@ impl<'a> RowWriter<'a> {
             )?,
             forget: tx.prepare_cached("DELETE FROM gpkgext_alluvium_deleted WHERE feature_type = ?1 AND id = ?2")?,
             keep_refused: tx.prepare_cached(
-                "INSERT OR REPLACE INTO gpkgext_alluvium_refused VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO gpkgext_alluvium_refused VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT DO UPDATE SET partition = excluded.partition, version = excluded.version,
+                 reason = excluded.reason, geometry = excluded.geometry, properties = excluded.properties
+                 WHERE excluded.version >= version",
             )?,
             mend_refused: tx.prepare_cached(
                 "DELETE FROM gpkgext_alluvium_refused WHERE feature_type = ?1 AND id = ?2 AND version <= ?3",
@@ -153,7 +156,7 @@ impl<'a> RowWriter<'a> {
             entry.version as i64,
             why,
             feature.and_then(|f| f.geometry.as_ref()).map(|g| g.wkb()),
-            feature.map(|f| row::properties_as_texts(self.feature_type, f)),
+            feature.map(|f| refused::to_texts(self.feature_type, f)),
         ])?;
         self.some_refused = true;
         Ok(())

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::connection::Reader;
 use super::{blocking, row, schema};
 use crate::delegate::sql::{Dialect, Meaning, SqlWriter, quoted};
-use crate::delegate::{Base, Bases, DelegateError, Row, Rows, Scan, Snapshot};
+use crate::delegate::{Base, Bases, DelegateError, PersistEntry, Refused, Row, Rows, Scan, Snapshot, refused as kept};
 use crate::model::{FeatureId, FeatureType, Rect, Watermark};
 use crate::query::Filter;
 
@@ -48,6 +48,25 @@ pub fn load(connection: &Connection, feature_type: &FeatureType, ids: &[FeatureI
         });
     }
     Ok(Bases { bases, watermarks })
+}
+
+/// See [`crate::delegate::Delegate::refused`].
+pub fn refused(connection: &Connection, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
+    schema::watermarks(connection, feature_type)?;
+    let mut statement = connection.prepare(
+        "SELECT id, partition, version, reason, geometry, properties FROM gpkgext_alluvium_refused
+         WHERE feature_type = ?1",
+    )?;
+    let mut rows = statement.query([&feature_type.name])?;
+    let mut refused = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: FeatureId = row.get(0)?;
+        let (wkb, texts): (Option<Vec<u8>>, Option<String>) = (row.get(4)?, row.get(5)?);
+        let feature = kept::feature(feature_type, &id, wkb.as_deref(), texts.as_deref())?;
+        let entry = PersistEntry { id, feature, version: row.get::<_, i64>(2)? as u64 };
+        refused.push(Refused { partition: row.get(1)?, entry, reason: row.get(3)? });
+    }
+    Ok(refused)
 }
 
 fn select(feature_type: &FeatureType) -> String {

@@ -140,26 +140,6 @@ fn instant_text(micros: i64) -> Option<String> {
     })
 }
 
-/// The properties of a feature as a JSON object of texts, each of which [`PropertyType::parse`] reads back.
-pub fn properties_as_texts(feature_type: &FeatureType, feature: &Feature) -> String {
-    use base64::Engine;
-    let texts = feature_type.properties.iter().enumerate().map(|(slot, property)| {
-        let text = match feature.value(slot) {
-            Value::Null => None,
-            Value::Bool(b) => Some(b.to_string()),
-            Value::Int(n) => Some(n.to_string()),
-            Value::Number(x) => Some(x.to_string()),
-            Value::String(s) | Value::Json(s) => Some(s.to_string()),
-            Value::Date(days) => Some(value::format_date(*days)),
-            Value::DateTime(micros) => Some(value::format_instant(*micros)),
-            Value::Uuid(u) => Some(uuid::Uuid::from_bytes(*u).to_string()),
-            Value::Bytes(b) => Some(base64::engine::general_purpose::STANDARD.encode(b)),
-        };
-        (property.name.clone(), text.into())
-    });
-    serde_json::Value::Object(texts.collect()).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,7 +24,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgPool};
 
 use self::connection::{Connection, uncancelled};
-use super::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Snapshot};
+use super::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Snapshot};
 use crate::model::{FeatureId, FeatureType, Watermark};
 
 /// How to reach PostgreSQL, and how much of it to use.
@@ -173,6 +173,11 @@ impl Delegate for PostGis {
             Box::pin(async move { persist::persist(connection, settings, &t, batch).await })
         })
         .await
+    }
+
+    async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
+        let t = feature_type.clone();
+        self.with_connection(|connection, _| Box::pin(async move { persist::refused(connection, &t).await })).await
     }
 
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {

@@ -4,18 +4,18 @@
 //! known which rows are at fault. So a batch without fault, which nearly every one is, pays nothing for that.
 
 use rustc_hash::FxHashMap;
-use sqlx::Arguments;
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Arguments, Row as _};
 
 use super::PostGisSettings;
-use super::catalogue::{read_watermarks, select_watermarks, table};
-use super::connection::{Connection, blames_a_row};
+use super::catalogue::{WATERMARK_COLUMNS, read_watermarks, select_watermarks, table};
+use super::connection::{Connection, blames_a_row, parsed_at, text_at};
 use super::row::{Array, keys};
 use crate::delegate::literal::{literal, text};
 use crate::delegate::sql::{Bind, VERSION, quoted};
-use crate::delegate::{DelegateError, PersistBatch, PersistEntry, Persisting};
+use crate::delegate::{DelegateError, PersistBatch, PersistEntry, Persisting, Refused, refused as kept};
 use crate::model::feature_type::GEOMETRY;
-use crate::model::{FeatureId, FeatureType, PropertyType, Value, Watermark};
+use crate::model::{FeatureId, FeatureType, PropertyType, Watermark};
 
 /// What one statement takes at most.
 const CHUNK_ROWS: usize = 5000;
@@ -84,6 +84,27 @@ fn take_misfits(t: &FeatureType, entries: &mut Vec<PersistEntry>) -> Vec<(Persis
     misfits
 }
 
+/// See [`crate::delegate::Delegate::refused`].
+pub async fn refused(connection: &mut Connection, t: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
+    let sql = format!(
+        "{}; SELECT id, partition, version, reason, geom, properties FROM alluvium.refused WHERE feature_type = {}",
+        select_watermarks(t),
+        text(&t.name)
+    );
+    let rows = connection.rows(sql).await?;
+    let (watermarks, refused): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.len() == WATERMARK_COLUMNS);
+    read_watermarks(t, &watermarks)?;
+    refused.iter().map(|row| read_refused(t, row)).collect()
+}
+
+fn read_refused(t: &FeatureType, row: &PgRow) -> Result<Refused, DelegateError> {
+    let id: FeatureId = text_at(row, 0)?.unwrap_or_default().into();
+    let wkb: Option<Vec<u8>> = row.try_get(4)?;
+    let feature = kept::feature(t, &id, wkb.as_deref(), text_at(row, 5)?)?;
+    let entry = PersistEntry { id, feature, version: parsed_at(row, 2)? };
+    Ok(Refused { partition: parsed_at(row, 1)?, entry, reason: text_at(row, 3)?.unwrap_or_default().to_owned() })
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Care {
     /// The whole batch or an error.
@@ -112,7 +133,7 @@ impl From<Failure> for DelegateError {
     }
 }
 
-type Refused<'a> = Vec<(&'a PersistEntry, String)>;
+type Refusals<'a> = Vec<(&'a PersistEntry, String)>;
 
 struct Writer<'a> {
     table: String,
@@ -127,7 +148,7 @@ impl<'a> Writer<'a> {
         if affected.last() != Some(&1) {
             return self.conflict(connection).await.map_err(Failure::Other);
         }
-        let mut refused: Refused<'a> = self.misfits.iter().map(|(entry, reason)| (entry, reason.clone())).collect();
+        let mut refused: Refusals<'a> = self.misfits.iter().map(|(entry, reason)| (entry, reason.clone())).collect();
         match care {
             Care::All => {
                 for chunk in chunks(&self.batch.entries) {
@@ -183,7 +204,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Halves what is refused until it is one row.
-    async fn write_parts(&self, connection: &mut Connection, refused: &mut Refused<'a>) -> Result<(), sqlx::Error> {
+    async fn write_parts(&self, connection: &mut Connection, refused: &mut Refusals<'a>) -> Result<(), sqlx::Error> {
         let mut parts: Vec<&'a [PersistEntry]> = chunks(&self.batch.entries);
         parts.reverse();
         while let Some(part) = parts.pop() {
@@ -306,15 +327,13 @@ impl<'a> Writer<'a> {
         let null = || "NULL".to_owned();
         let feature = entry.feature.as_deref();
         let geometry = feature.and_then(|f| f.geometry.as_ref());
-        let properties = feature.map(|f| {
-            let named = self.t.properties.iter().enumerate().map(|(slot, p)| (p.name.clone(), as_json(f.value(slot))));
-            serde_json::Value::Object(named.collect()).to_string()
-        });
+        let properties = feature.map(|f| kept::to_texts(self.t, f));
         format!(
-            "INSERT INTO alluvium.refused (feature_type, id, partition, version, reason, geom, properties) \
+            "INSERT INTO alluvium.refused AS r (feature_type, id, partition, version, reason, geom, properties) \
              VALUES ({}, {}, {}, {}, {}, {}, {}) ON CONFLICT (feature_type, id) DO UPDATE SET \
              partition = excluded.partition, version = excluded.version, reason = excluded.reason, \
-             refused_at = excluded.refused_at, geom = excluded.geom, properties = excluded.properties; ",
+             refused_at = excluded.refused_at, geom = excluded.geom, properties = excluded.properties \
+             WHERE r.version <= excluded.version; ",
             text(&self.t.name),
             text(&entry.id),
             self.batch.partition,
@@ -342,22 +361,4 @@ fn chunks(entries: &[PersistEntry]) -> Vec<&[PersistEntry]> {
     }
     chunks.push(&entries[begin..]);
     chunks
-}
-
-/// A value for people and for [`PropertyType::parse`].
-fn as_json(value: &Value) -> serde_json::Value {
-    use crate::model::value::{format_date, format_instant};
-    use base64::Engine;
-    match value {
-        Value::Null => serde_json::Value::Null,
-        Value::Bool(b) => (*b).into(),
-        Value::Int(n) => (*n).into(),
-        Value::Number(x) => (*x).into(),
-        Value::String(s) => (**s).into(),
-        Value::Date(days) => format_date(*days).into(),
-        Value::DateTime(micros) => format_instant(*micros).into(),
-        Value::Uuid(u) => uuid::Uuid::from_bytes(*u).to_string().into(),
-        Value::Json(j) => serde_json::from_str(j).unwrap_or_default(),
-        Value::Bytes(b) => base64::engine::general_purpose::STANDARD.encode(b).into(),
-    }
 }
