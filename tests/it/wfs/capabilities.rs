@@ -1,0 +1,108 @@
+//! GetCapabilities and DescribeFeatureType: what they say, in which version.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capabilities_are_valid_and_say_what_holds() {
+    let server = Server::with_ships().await;
+    let answer = server.get("request=GetCapabilities").await;
+    assert_eq!((answer.status.as_u16(), answer.content_type.as_str()), (200, "text/xml; charset=UTF-8"));
+    validate(&answer.text, WFS_20, None);
+    let root = answer.xml();
+    assert_eq!((&*root.prefix, &*root.local, root.attribute("version")), ("wfs", "WFS_Capabilities", Some("2.0.0")));
+    let names: Vec<&str> = root.children.iter().map(|c| &*c.local).collect();
+    assert_eq!(
+        names,
+        ["ServiceIdentification", "ServiceProvider", "OperationsMetadata", "FeatureTypeList", "Filter_Capabilities"]
+    );
+    let operations: Vec<&str> =
+        root.children[2].children_named("Operation").map(|o| o.attribute("name").unwrap()).collect();
+    assert_eq!(
+        operations,
+        [
+            "GetCapabilities",
+            "DescribeFeatureType",
+            "ListStoredQueries",
+            "DescribeStoredQueries",
+            "GetFeature",
+            "GetPropertyValue",
+            "Transaction"
+        ]
+    );
+    let constraint = |name: &str| {
+        let found = root.children[2].children_named("Constraint").find(|c| c.attribute("name") == Some(name));
+        found.unwrap().child("DefaultValue").unwrap().text.clone()
+    };
+    for (name, value) in [
+        ("ImplementsBasicWFS", "TRUE"),
+        ("ImplementsTransactionalWFS", "TRUE"),
+        ("ImplementsLockingWFS", "FALSE"),
+        ("ImplementsResultPaging", "TRUE"),
+        ("CountDefault", "10000"),
+    ] {
+        assert_eq!(constraint(name), value, "{name}");
+    }
+    let href = format!("http://{}/wfs\"", server.0.app.addr());
+    assert!(answer.text.contains(&format!("<ows:Get xlink:href=\"{href}")) && !answer.text.contains("wfs?"));
+    assert!(answer.text.contains("<wfs:FeatureType xmlns:app=\"urn:alluvium:app\"><wfs:Name>app:ships</wfs:Name>"));
+    assert!(answer.text.contains("<ows:LowerCorner>20 60</ows:LowerCorner><ows:UpperCorner>24 60</ows:UpperCorner>"));
+    assert!(answer.text.contains("<wfs:DefaultCRS>urn:ogc:def:crs:EPSG::3857</wfs:DefaultCRS>"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capabilities_are_negotiated() {
+    let server = Server::start().await;
+    let root = server.send("GET", "?SERVICE=wfs&REQUEST=getcapabilities&ACCEPTVERSIONS=10.0.0,2.0.0,1.1.0", "").await;
+    assert_eq!(root.xml().attribute("version"), Some("2.0.0"));
+    for query in ["request=GetCapabilities&version=1.0.0", "request=GetCapabilities"] {
+        let answer = server.send("GET", &format!("?service=WFS&{query}"), "").await;
+        assert_eq!(answer.xml().attribute("version"), Some("2.0.0"), "{query}");
+    }
+    let answer = server.get("request=GetCapabilities&sections=FeatureTypeList,ServiceProvider").await;
+    let root = answer.xml();
+    assert_eq!(root.children.iter().map(|c| &*c.local).collect::<Vec<_>>(), ["ServiceProvider", "FeatureTypeList"]);
+    validate(&answer.text, WFS_20, None);
+    let posted = server
+        .post("<GetCapabilities service='WFS' xmlns='http://www.opengis.net/wfs/2.0' xmlns:o='http://www.opengis.net/ows/1.1'>\
+               <o:Sections><o:Section>Filter_Capabilities</o:Section></o:Sections></GetCapabilities>")
+        .await;
+    assert_eq!(posted.xml().children.len(), 1);
+    for (query, code, locator) in [
+        ("?request=GetCapabilities", "MissingParameterValue", "service"),
+        ("?service=WMS&request=GetCapabilities", "InvalidParameterValue", "service"),
+        ("?service=WFS", "MissingParameterValue", "request"),
+        ("?service=WFS&request=Dance", "OperationNotSupported", "request"),
+        ("?service=WFS&request=GetCapabilities&acceptVersions=1.1.0", "VersionNegotiationFailed", "acceptVersions"),
+        ("?service=WFS&request=GetCapabilities&sections=Weather", "InvalidParameterValue", "sections"),
+    ] {
+        let answer = server.send("GET", query, "").await;
+        exception(&answer, 400, code, locator);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_are_described() {
+    let server = Server::start().await;
+    let answer = server
+        .get("request=DescribeFeatureType&TYPENAME=x:ships&outputFormat=application/gml%2Bxml;%20version=3.2")
+        .await;
+    let root = answer.xml();
+    assert_eq!(root.children_named("element").count(), 1);
+    assert!(answer.text.contains("<xsd:element name=\"geom\" type=\"gml:PointPropertyType\""));
+    assert_eq!(server.get("request=DescribeFeatureType").await.xml().children_named("complexType").count(), 3);
+    let posted = "<DescribeFeatureType service='WFS' version='2.0.0' xmlns='http://www.opengis.net/wfs/2.0'>\
+                  <TypeName xmlns=''>app:roads</TypeName></DescribeFeatureType>";
+    assert!(server.post(posted).await.text.contains("gml:MultiCurvePropertyType"));
+    exception(
+        &server.get("request=DescribeFeatureType&typeNames=app:planes").await,
+        400,
+        "InvalidParameterValue",
+        "typeName",
+    );
+    exception(
+        &server.get("request=DescribeFeatureType&outputFormat=rtf").await,
+        400,
+        "InvalidParameterValue",
+        "outputFormat",
+    );
+}
