@@ -4,7 +4,7 @@
 //! TOML file, then the environment (`ALLUVIUM__SECTION__KEY`), then the command line. A wrong or unknown key is an error that
 //! names it.
 
-mod layers;
+pub mod layers;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

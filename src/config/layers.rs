@@ -1,4 +1,5 @@
-//! Where settings come from: a TOML file, then the environment over it, as one tree that serde reads.
+//! Where settings come from: a TOML file, then the environment over it, as one tree that serde reads. Declarations of feature
+//! types in JSON are read through the same tree.
 //!
 //! `ALLUVIUM__SECTION__KEY` sets `section.key`; what the text means is decided by the type of the key that it is read into.
 //! In the strings of the file, `${NAME}` stands for an environment variable and `${file:PATH}` for a file's content without
@@ -60,6 +61,11 @@ impl Error {
         Error { path: path.split('.').map(str::to_owned).collect(), what: what.into() }
     }
 
+    /// Where, as a JSON pointer (RFC 6901).
+    pub fn pointer(&self) -> String {
+        self.path.iter().map(|key| format!("/{}", key.replace('~', "~0").replace('/', "~1"))).collect()
+    }
+
     fn under(mut self, key: &str) -> Error {
         self.path.insert(0, key.to_owned());
         self
@@ -76,6 +82,30 @@ impl Error {
 pub fn from_toml(text: &str, lookup: &dyn Fn(&str) -> Result<String, String>) -> Result<Node, Error> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error { path: vec![], what: e.to_string() })?;
     node(toml::Value::Table(table), lookup)
+}
+
+/// Reads a JSON document, which may use the same keys; null stands for a key that is not there.
+pub fn from_json(text: &[u8]) -> Result<Node, Error> {
+    let json = serde_json::from_slice(text).map_err(|e| <Error as de::Error>::custom(format!("not JSON: {e}")))?;
+    Ok(of_json(json))
+}
+
+fn of_json(json: serde_json::Value) -> Node {
+    use serde_json::Value as Json;
+    Node::Value(match json {
+        Json::Object(members) => {
+            let there = members.into_iter().filter(|(_, value)| !value.is_null());
+            return Node::Table(there.map(|(key, value)| (key, of_json(value))).collect());
+        }
+        Json::Array(list) => return Node::List(list.into_iter().map(of_json).collect()),
+        Json::Null => return Node::Text(String::new()),
+        Json::Bool(b) => toml::Value::Boolean(b),
+        Json::String(text) => toml::Value::String(text),
+        Json::Number(n) => match n.as_i64() {
+            Some(n) => toml::Value::Integer(n),
+            None => toml::Value::Float(n.as_f64().unwrap_or(f64::NAN)),
+        },
+    })
 }
 
 fn node(value: toml::Value, lookup: &dyn Fn(&str) -> Result<String, String>) -> Result<Node, Error> {

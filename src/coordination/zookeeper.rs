@@ -29,7 +29,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// How to reach ZooKeeper.
 #[derive(Clone, Debug)]
 pub struct ZooKeeperSettings {
-    /// `host:port,host:port`; `tcp+tls://host:port` for TLS.
+    /// `host:port,host:port`; `tcp+tls://host:port` for TLS. A path at the end goes before `root`.
     pub servers: String,
     /// An absolute path. It is made when it is not there.
     pub root: String,
@@ -50,6 +50,13 @@ impl Default for ZooKeeperSettings {
     }
 }
 
+/// Where the path at the end of a list of servers begins; its length when it has none.
+fn path_of(servers: &str) -> usize {
+    let last = servers.rfind(',').map_or(0, |comma| comma + 1);
+    let host = servers[last..].find("://").map_or(last, |scheme| last + scheme + "://".len());
+    servers[host..].find('/').map_or(servers.len(), |slash| host + slash)
+}
+
 /// An instance among others. Dropped, it closes its session: it leaves, and its leases are free.
 pub struct ZooKeeper {
     instance: String,
@@ -60,7 +67,11 @@ pub struct ZooKeeper {
 impl ZooKeeper {
     /// Begins to connect, in the background: until that has worked [`Coordinator::members`] and [`Coordinator::acquire`] are
     /// errors. An error here is one of the settings. Must be called inside a tokio runtime.
-    pub fn start(settings: ZooKeeperSettings, instance: &str) -> Result<ZooKeeper, CoordinationError> {
+    pub fn start(mut settings: ZooKeeperSettings, instance: &str) -> Result<ZooKeeper, CoordinationError> {
+        // Left to the client such a path would have to be there already.
+        let at = path_of(&settings.servers);
+        let path = settings.servers.split_off(at);
+        settings.root = format!("{}{}", path.trim_end_matches('/'), settings.root);
         let root = &settings.root;
         if !root.starts_with('/') || root.len() == 1 || root.ends_with('/') || root.contains("//") {
             return Err(CoordinationError(format!("root '{root}' is not an absolute path below '/'")));
@@ -362,6 +373,18 @@ fn name_of_node(node: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_stands_at_the_end_of_the_servers() {
+        for (servers, path) in [
+            ("a:1,b:2", ""),
+            ("a:1,b:2/x/y", "/x/y"),
+            ("tcp+tls://a:1,tcp+tls://b:2", ""),
+            ("tcp+tls://a:1,tcp+tls://b:2/x", "/x"),
+        ] {
+            assert_eq!(&servers[path_of(servers)..], path, "{servers}");
+        }
+    }
 
     #[test]
     fn node_names_are_read_back() {

@@ -150,12 +150,11 @@ impl FeatureType {
             return Err(SchemaError::new("geometry.epsg", format!("EPSG:{} is not a known CRS", g.epsg)));
         }
         for (i, p) in self.properties.iter().enumerate() {
-            check_property_name(&p.name)?;
+            let name = |what| SchemaError::new(format!("properties.{i}.name"), what);
+            check_property_name(&p.name).map_err(name)?;
             if self.properties[..i].iter().any(|q| q.name.eq_ignore_ascii_case(&p.name)) {
-                return Err(SchemaError::new(
-                    &p.name,
-                    format!("property '{}' is declared twice (case does not tell names apart in every table)", p.name),
-                ));
+                let what = "is declared twice (case does not tell names apart in every table)";
+                return Err(name(format!("property '{}' {what}", p.name)));
             }
         }
         if self.properties.len() > 1000 {
@@ -228,7 +227,7 @@ impl FeatureType {
     }
 }
 
-fn check_property_name(name: &str) -> Result<(), SchemaError> {
+fn check_property_name(name: &str) -> Result<(), String> {
     let mut chars = name.chars();
     // Letters that XML has not in its names (µ, ª, circled ones) are none here: a property is an element in GML.
     let letter = |c: char| {
@@ -238,14 +237,11 @@ fn check_property_name(name: &str) -> Result<(), SchemaError> {
     };
     let starts = chars.next().is_some_and(letter);
     if !starts || !chars.all(|c| letter(c) || c.is_ascii_digit()) || name.len() > MAX_NAME {
-        return Err(SchemaError::new(
-            name,
-            format!("'{name}' is not a property name: letters, digits and '_', at most {MAX_NAME} bytes"),
-        ));
+        return Err(format!("'{name}' is not a property name: letters, digits and '_', at most {MAX_NAME} bytes"));
     }
     let lower = name.to_ascii_lowercase();
     if matches!(lower.as_str(), "id" | "fid" | GEOMETRY) || lower.starts_with("alluvium_") {
-        return Err(SchemaError::new(name, format!("'{name}' is a name of the store's own")));
+        return Err(format!("'{name}' is a name of the store's own"));
     }
     Ok(())
 }

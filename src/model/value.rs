@@ -153,7 +153,8 @@ impl PropertyType {
                 .parse::<f64>()
                 .ok()
                 .filter(|n| n.is_finite())
-                .map(Value::Number)
+                // Zero has no sign: SQLite keeps none.
+                .map(|n| Value::Number(n + 0.0))
                 .ok_or_else(|| format!("'{t}' is not a finite number")),
             PropertyType::Boolean => match t.to_ascii_lowercase().as_str() {
                 "true" | "t" | "1" | "yes" => Ok(Value::Bool(true)),
@@ -170,6 +171,7 @@ impl PropertyType {
                 uuid::Uuid::try_parse(t).map(|u| Value::Uuid(*u.as_bytes())).map_err(|_| format!("'{t}' is not a UUID"))
             }
             PropertyType::Json => match serde_json::from_str::<serde_json::Value>(t) {
+                Ok(v) if has_nul(&v) => Err("JSON may not contain U+0000 here".into()),
                 Ok(v) => Ok(Value::Json(v.to_string().into())),
                 Err(e) => Err(format!("not JSON: {e}")),
             },
@@ -197,6 +199,17 @@ impl PropertyType {
             PropertyType::Json => "json",
             PropertyType::Bytes => "bytes",
         }
+    }
+}
+
+/// In a text or a member's name. PostgreSQL's JSON functions stop at it.
+fn has_nul(json: &serde_json::Value) -> bool {
+    use serde_json::Value::*;
+    match json {
+        Null | Bool(_) | Number(_) => false,
+        String(text) => text.contains('\0'),
+        Array(list) => list.iter().any(has_nul),
+        Object(members) => members.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
     }
 }
 
@@ -268,6 +281,10 @@ mod tests {
         assert_eq!(ok(PropertyType::Date, "1970/01/02"), Value::Date(1));
         assert_eq!(ok(PropertyType::Number, ""), Value::Null);
         assert_eq!(ok(PropertyType::String, ""), Value::String("".into()));
+        assert_eq!(format!("{:?}", ok(PropertyType::Number, "-0.0")), "Number(0.0)");
+        let json = r#"{"b":["\\u0000",1.7976931348623157e308,0.1000000000000000055],"a":-123456789.01234567}"#;
+        let normal = r#"{"a":-123456789.01234567,"b":["\\u0000",1.7976931348623157e+308,0.1]}"#;
+        assert_eq!(ok(PropertyType::Json, json), Value::Json(normal.into()));
         for (t, s) in [
             (PropertyType::Int32, "3000000000"),
             (PropertyType::Number, "NaN"),
@@ -276,6 +293,8 @@ mod tests {
             (PropertyType::DateTime, "-000044-03-15T12:00:00Z"),
             (PropertyType::Date, "0000-12-31"),
             (PropertyType::String, "a\0b"),
+            (PropertyType::Json, r#"["\u0000"]"#),
+            (PropertyType::Json, r#"{"a":{"\u0000":1}}"#),
         ] {
             assert!(t.parse(s).is_err(), "{t:?} {s}");
         }

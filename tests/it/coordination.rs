@@ -127,6 +127,18 @@ mod zookeeper {
     }
 
     #[tokio::test]
+    async fn zookeeper_makes_the_path_that_the_servers_end_in() {
+        let Some(servers) = server("ALLUVIUM_ZOOKEEPER") else { return };
+        let below = settings(&servers);
+        let inside = settings(&format!("{servers}{}/x/", below.root));
+        let a = ZooKeeper::start(inside.clone(), "a").unwrap();
+        until_members(&a, &["a"]).await;
+        let root = format!("{}/x{}", below.root, inside.root);
+        let b = ZooKeeper::start(ZooKeeperSettings { root, ..below }, "b").unwrap();
+        until_members(&b, &["a", "b"]).await;
+    }
+
+    #[tokio::test]
     async fn zookeeper_knows_its_user() {
         let Some(servers) = server("ALLUVIUM_ZOOKEEPER") else { return };
         let ours = ZooKeeperSettings { auth: Some(("digest".into(), "ships:sea".into())), ..settings(&servers) };

@@ -261,9 +261,12 @@ async fn versions_are_entity_tags() {
     let patch = "application/merge-patch+json";
     let conditional = |tag: &'static str| [("content-type", patch), ("if-match", tag)];
     server.send("PATCH", path, &conditional("\"other\""), r#"{"sog":1}"#).await.expect(412);
-    server.send("PATCH", path, &[("content-type", patch), ("if-match", &etag)], r#"{"sog":1}"#).await.expect(204);
+    let patched = server.send("PATCH", path, &[("content-type", patch), ("if-match", &etag)], r#"{"sog":1}"#).await;
     let next = server.get(path).await.expect(200).header("etag").to_owned();
     assert_ne!(next, etag);
+    assert_eq!(patched.expect(204).header("etag"), next);
+    let made = server.post(ITEMS, &ship("made", 1.0, 1.0, json!({}))).await.expect(201);
+    assert_eq!(made.header("etag"), server.get(&format!("{ITEMS}/made")).await.header("etag"));
     server.send("DELETE", path, &[("if-match", &etag)], "").await.expect(412);
     server.send("GET", path, &[("if-none-match", &etag)], "").await.expect(200);
     server
@@ -463,16 +466,21 @@ async fn collections_come_and_go() {
     server.post("/collections/lakes/items", &pond).await.expect(201);
     let read = server.get("/collections/lakes/items/pond").await.expect(200).json();
     assert_eq!(read["geometry"]["type"], "MultiPolygon");
-    for (bad, word) in [
-        (json!({ "id": "Lakes" }), "Lakes"),
-        (json!({ "title": "x" }), "name"),
-        (json!({ "id": "a", "colour": 1 }), "colour"),
-        (json!({ "id": "a", "properties": [{ "name": "b", "type": "text" }] }), "text"),
-        (json!({ "id": "a", "geometry": { "type": "Point", "epsg": 1 } }), "EPSG:1"),
-        (json!({ "id": "a", "partitions": 0 }), "partitions"),
-        (json!([]), "not a feature type"),
+    for (bad, pointer, word) in [
+        (json!({ "id": "Lakes" }), "/name", "Lakes"),
+        (json!({ "title": "x" }), "/name", "required"),
+        (json!({ "id": "a", "colour": 1 }), "/colour", "colour"),
+        (json!({ "id": "a", "title": null, "properties": [null] }), "/properties/0", "properties.0"),
+        (json!({ "id": "a", "properties": [{ "name": "b", "type": "text" }] }), "/properties/0/type", "text"),
+        (json!({ "id": "a", "properties": [{ "name": "b c", "type": "date" }] }), "/properties/0/name", "b c"),
+        (json!({ "id": "a", "geometry": { "type": "Point", "epsg": 1 } }), "/geometry/epsg", "EPSG:1"),
+        (json!({ "id": "a", "geometry": { "type": "Point", "epsg": -1 } }), "/geometry/epsg", "-1"),
+        (json!({ "id": "a", "expiry": "soon" }), "/expiry", "soon"),
+        (json!({ "id": "a", "partitions": 0 }), "/partitions", "partitions"),
+        (json!([]), "", "not a feature type"),
     ] {
         let answer = server.post("/collections", &bad).await.expect(400);
+        assert_eq!(answer.json()["pointer"], pointer, "{bad}: {}", answer.text());
         assert!(answer.text().contains(word), "{bad}: {}", answer.text());
     }
     server.send("DELETE", "/collections/lakes?purge=true", &[], "").await.expect(204);

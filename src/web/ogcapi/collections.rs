@@ -6,10 +6,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::params::{offered_crs, temporal_property};
 use super::{GEOJSON, JSON, JSON_SCHEMA, allow, fresh_json, json_only, link};
+use crate::config::layers;
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::feature_type::GEOMETRY;
 use crate::model::{FeatureType, GeometryKind, PropertyType, Rect};
@@ -64,8 +66,7 @@ pub async fn create(
     params.only(&[])?;
     caller.may(Role::Admin, None)?;
     let body = whole_body(body, web.server.max_body_bytes, web.server.idle_timeout).await?;
-    let declared: FeatureType =
-        serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("not a feature type: {e}")))?;
+    let declared = declaration(&body).map_err(|e| Problem::at(e.pointer(), format!("not a feature type: {e}")))?;
     let ft = web.store.create_feature_type(declared).await?;
     let mut response = fresh_json(JSON, &describe(&web, &base, &ft).await);
     *response.status_mut() = StatusCode::CREATED;
@@ -73,6 +74,10 @@ pub async fn create(
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+fn declaration(body: &[u8]) -> std::result::Result<FeatureType, layers::Error> {
+    FeatureType::deserialize(layers::from_json(body)?)
 }
 
 /// `DELETE /collections/{collection}`: takes the feature type out of the catalogue; its table stays, unless `purge=true`.

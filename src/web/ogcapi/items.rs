@@ -14,7 +14,7 @@ use super::params::{ItemsRequest, PageSize, encode_cursor, requested_crs};
 use super::{GEOJSON, JSON, accepts, link};
 use crate::format::geojson::{Closing, CollectionFrame, FeatureWriter, Options};
 use crate::model::crs::CrsRef;
-use crate::model::{Feature, FeatureType, Position};
+use crate::model::{Feature, FeatureType, Offset, Position};
 use crate::query::{Cursor, Query};
 use crate::store::{Item, ReadError, Tier};
 use crate::web::Web;
@@ -263,7 +263,11 @@ pub fn no_item(collection: &str, id: &str) -> Problem {
 /// The version of a feature, in the CRS of the answer. `None` of a row that another tool may have written: its version is 0
 /// whatever is in it.
 pub fn etag(ft: &FeatureType, item: &Item, crs: &CrsRef) -> Option<String> {
+    (item.version > 0 || item.tier == Tier::Transient).then(|| version_tag(ft, item.version, crs))
+}
+
+/// The entity tag of a version that is known.
+pub fn version_tag(ft: &FeatureType, version: Offset, crs: &CrsRef) -> String {
     let in_crs = if crs.crs.epsg() == 4326 && !crs.swap { String::new() } else { format!("-{}", crs.crs.epsg()) };
-    (item.version > 0 || item.tier == Tier::Transient)
-        .then(|| format!("\"{}-{}{in_crs}\"", ft.incarnation, item.version))
+    format!("\"{}-{version}{in_crs}\"", ft.incarnation)
 }

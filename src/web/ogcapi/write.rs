@@ -10,11 +10,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::items::{etag, no_item};
+use super::items::{etag, no_item, version_tag};
 use super::params::{crs_of, not_offered};
 use super::{JSON, allow, bulk, may_write};
 use crate::format::geojson::{FeatureReader, ParseError, Unknown};
 use crate::model::crs::CrsRef;
+use crate::model::position::partition_of;
 use crate::model::{Feature, FeatureId, FeatureType, check_id, new_id};
 use crate::query::Filter;
 use crate::store::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError, Written};
@@ -57,7 +58,11 @@ pub async fn create(
     let status = if written.applied { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     let items = format!("{base}/collections/{collection}/items");
     match ids.first().filter(|_| parsed.single) {
-        Some(id) => Ok(done(status, &written, [(header::LOCATION, format!("{items}/{}", encoded(id)))])),
+        Some(id) => {
+            let mut response = done(status, &written, [(header::LOCATION, format!("{items}/{}", encoded(id)))]);
+            response.headers_mut().extend(etag_of_change(&ft, id, &written));
+            Ok(response)
+        }
         None => {
             let summary = json!({ "inserted": ids.len(), "ids": ids.iter().map(|id| &**id).collect::<Vec<_>>() });
             let mut response = done(status, &written, [(header::CONTENT_TYPE, JSON.to_owned())]);
@@ -132,7 +137,9 @@ pub async fn update(
     let written = web.store.write(one_action(&collection, kind, at_least)).await?;
     found(&written, &collection, &id)?;
     metrics::written(&collection, "update", 1);
-    Ok(done(no_content(&written), &written, []))
+    let mut response = done(no_content(&written), &written, []);
+    response.headers_mut().extend(etag_of_change(&ft, &id, &written));
+    Ok(response)
 }
 
 /// `DELETE /collections/{collection}/items/{id}`.
@@ -304,6 +311,15 @@ fn done<const N: usize>(status: StatusCode, written: &Written, headers: [(Header
     let mut response = (status, headers).into_response();
     response.headers_mut().extend(position_header(&written.position));
     response
+}
+
+/// The version that the one change of a write has made. PUT does not tell it: its entity tag would say that the body was kept
+/// as it came (RFC 9110, 9.3.4), and answers have links besides.
+fn etag_of_change(ft: &FeatureType, id: &str, written: &Written) -> Option<(HeaderName, HeaderValue)> {
+    let ends = written.position.offsets(&ft.name, &ft.incarnation).ok()??;
+    let end = ends.get(partition_of(id, ft.partitions) as usize)?;
+    let tag = version_tag(ft, end.checked_sub(1)?, &CrsRef::crs84());
+    Some((header::ETAG, HeaderValue::try_from(tag).ok()?))
 }
 
 impl From<ParseError> for Problem {
