@@ -236,6 +236,13 @@ impl Params {
     }
 }
 
+/// A whole number of any length: beyond 2^63 - 1 nothing is counted, so that what is greater is as good as that.
+pub fn whole_number(text: &str) -> Option<u64> {
+    const MOST: u64 = i64::MAX as u64;
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(MOST).min(MOST))
+}
+
 /// Percent-encodes for a query string or a path segment: all but the unreserved characters (RFC 3986 §2.3) and the comma and
 /// the colon, which are plain in both and frequent in bboxes and times.
 pub fn encode(out: &mut String, text: &str) {

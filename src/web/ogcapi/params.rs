@@ -10,7 +10,7 @@ use crate::model::value::{parse_date, parse_instant};
 use crate::model::{FeatureType, Position, PropertyType, Rect, Value, check_id};
 use crate::query::{CompareOp, Cursor, Filter, Operand, Query, SortKey, TierChoice};
 use crate::web::problem::{Problem, Result};
-use crate::web::request::Params;
+use crate::web::request::{Params, whole_number};
 
 /// The parameters that are not properties.
 pub const RESERVED: &[&str] =
@@ -104,8 +104,7 @@ pub fn not_offered(ft: &FeatureType, uri: &str) -> String {
 }
 
 fn limit(text: &str) -> Result<u64> {
-    text.parse::<u64>()
-        .ok()
+    whole_number(text)
         .filter(|n| *n > 0)
         .ok_or_else(|| Problem::parameter("limit", format!("limit: '{text}' is not a positive integer")))
 }
@@ -131,6 +130,7 @@ fn filter(ft: &FeatureType, params: &Params) -> Result<Filter> {
     }
     for (name, text) in params.iter().filter(|(name, _)| !RESERVED.contains(name)) {
         let Some((slot, property)) = ft.property(name) else { continue };
+        let text = if property.kind == PropertyType::DateTime { &*with_plus(text) } else { text };
         let value = property.kind.parse(text).map_err(|e| Problem::parameter(name, format!("{name}: {e}")))?;
         if value.is_null() {
             return Err(Problem::parameter(name, format!("{name}: a value is missing")));
@@ -224,6 +224,7 @@ pub fn temporal_property(ft: &FeatureType) -> Option<usize> {
 /// `datetime`: an instant, a day, or an interval with open ends. Features without a value match every time (Part 1,
 /// `/req/core/fc-time-response` C).
 fn datetime(ft: &FeatureType, text: &str) -> Result<Filter> {
+    let text = &with_plus(text);
     let bad = || {
         let what = format!("datetime: '{text}' is not an RFC 3339 date-time or date, nor an interval a/b, ../b, a/..");
         Problem::parameter("datetime", what)
@@ -259,6 +260,15 @@ fn datetime(ft: &FeatureType, text: &str) -> Result<Filter> {
         within = Filter::Or(vec![within, Filter::IsNull(Operand::Property(slot))]);
     }
     Ok(within)
+}
+
+/// The plus sign of `+01:00` is a blank when it comes out of a query string as many clients write it.
+fn with_plus(text: &str) -> String {
+    let ends = text.split('/').map(|end| match end.rsplit_once(' ') {
+        Some((moment, zone)) if moment.contains('T') => format!("{moment}+{zone}"),
+        _ => end.to_owned(),
+    });
+    ends.collect::<Vec<_>>().join("/")
 }
 
 fn is_day(text: &str) -> bool {

@@ -61,7 +61,10 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
             request.start + stream.returned
         }
         // `alone`: what was asked is still there.
-        None => count(store, &request, ask).await?.max(request.start + stream.returned),
+        None => {
+            let seen = if stream.returned > 0 { request.start + stream.returned } else { 0 };
+            count(store, &request, ask).await?.max(seen)
+        }
     };
     let rest = matched.saturating_sub(request.start).min(limit);
     let frame = Frame {

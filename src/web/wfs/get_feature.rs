@@ -10,6 +10,7 @@ use super::query::QueryRequest;
 use super::stored_query::is_get_feature_by_id;
 use crate::format::gml::resolve_rid;
 use crate::format::xml::Element;
+use crate::web::request::whole_number;
 
 /// How features are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,11 +236,9 @@ fn read_xml(root: &Element) -> Result<Asked> {
     }
     let number = |names: [&str; 2]| match names.iter().find_map(|n| root.attribute(n)) {
         None => Ok(None),
-        Some(text) => text
-            .trim()
-            .parse::<u64>()
+        Some(text) => whole_number(text.trim())
             .map(Some)
-            .map_err(|_| Exception::invalid(names[0], format!("{}: '{text}' is not a whole number", names[0]))),
+            .ok_or_else(|| Exception::invalid(names[0], format!("{}: '{text}' is not a whole number", names[0]))),
     };
     let as_kvp = as_kvp(root, &queries);
     Ok(Asked::Queries(Request {

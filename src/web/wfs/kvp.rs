@@ -1,7 +1,7 @@
 //! Requests as key-value pairs: names in any case of letters, in any order, unknown ones passed over (WFS 2.0, 6.2.5).
 
 use super::exception::{Exception, Result};
-use crate::web::request::encode;
+use crate::web::request::{encode, whole_number};
 
 /// The pairs of a query string or a form, decoded. Of a name that is there more than once the first value that is not empty
 /// counts: clients send doubles.
@@ -36,7 +36,7 @@ impl Kvp {
     pub fn number(&self, names: &[&str]) -> Result<Option<u64>> {
         let parse = |text: &str| {
             let wrong = || Exception::invalid(names[0], format!("{}: '{text}' is not a whole number", names[0]));
-            text.trim().parse().map_err(|_| wrong())
+            whole_number(text.trim()).ok_or_else(wrong)
         };
         self.any(names).map(parse).transpose()
     }

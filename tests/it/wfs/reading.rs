@@ -225,3 +225,23 @@ async fn what_is_wrong_is_said_in_an_exception_report() {
     assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""));
     assert_eq!(server.send("OPTIONS", "", "").await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_beyond_the_end_are_empty_however_far() {
+    let server = Server::with_ships().await;
+    for start in ["5", "100", "18446744073709551615", "99999999999999999999999"] {
+        for query in ["", "&count=2", "&resultType=hits&count=2", "&count=99999999999999999999999"] {
+            let answer = server.get(&format!("request=GetFeature&typeNames=ships&startIndex={start}{query}")).await;
+            assert_eq!(answer.status, 200, "{start} {query}: {}", answer.text);
+            let root = answer.xml();
+            assert_eq!((root.attribute("numberMatched"), root.children.len()), (Some("5"), 0), "{start} {query}");
+            assert_eq!(root.attribute("next"), None, "{start} {query}");
+        }
+        let body = format!(
+            "<GetFeature service='WFS' version='2.0.0' startIndex='{start}' count='{start}' \
+             xmlns='http://www.opengis.net/wfs/2.0'><Query typeNames='ships'/></GetFeature>"
+        );
+        assert_eq!(server.post(&body).await.xml().attribute("numberReturned"), Some("0"), "{start}");
+    }
+    assert_eq!(server.ids("count=99999999999999999999999").await.len(), 5);
+}
