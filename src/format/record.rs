@@ -5,11 +5,12 @@
 //!
 //! | part | layout |
 //! |---|---|
-//! | record | magic `A1`, version `01`, kind: `01` changes, `02` persisted; then its body and nothing more |
+//! | record | magic `A1`, version `01` or `02`, kind: `01` changes, `02` persisted; then its body and nothing more |
 //! | changes | varints: version of the schema, part of the run, parts of the run, number of changes; then the changes |
-//! | change | tag: `01` put, `02` patch, `03` delete (from `04`: append and conditional changes to come); id as text; its body |
+//! | change | tag: `01` put, `02` patch, `03` delete, `04` append (from version 2); id as text; its body |
 //! | put | geometry, number of values, the values by property id |
 //! | patch | `00` geometry stays, `01` goes, `02` is set and follows; number of properties; each its id and its value |
+//! | append | varint of twice the number of fixes, plus 1 where they have a z; each 8 bytes little-endian: time in seconds since the epoch, x, y, and z; number of properties; each its id and its value |
 //! | persisted | varints: durable through, evict through, number of ids; the ids as texts |
 //! | geometry | text of WKB; empty: none |
 //! | value | tag: `00` null, `01` false, `02` true, `03` integer, `04` number, `05` string, `06` date, `07` date-time, `08` UUID, `09` JSON, `0a` bytes; then zigzag varint (integers, days, microseconds), 8 bytes little-endian (numbers), 16 bytes (UUID), or a text |
@@ -24,10 +25,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::format::geojson::{FeatureReader, Unknown};
-use crate::model::{Change, Feature, FeatureId, FeatureType, Geometry, Patch, Persisted, Record, Run, Value, check_id};
+use crate::model::geometry::Coord;
+use crate::model::{
+    Append, Change, Feature, FeatureId, FeatureType, Geometry, Patch, Persisted, Record, Run, Value, check_id,
+};
 
 const MAGIC: u8 = 0xa1;
-const VERSION: u8 = 1;
+/// The newest that this release reads.
+const VERSION: u8 = 2;
 
 const CHANGES: u8 = 1;
 const PERSISTED: u8 = 2;
@@ -35,6 +40,7 @@ const PERSISTED: u8 = 2;
 const PUT: u8 = 1;
 const PATCH: u8 = 2;
 const DELETE: u8 = 3;
+const APPEND: u8 = 4;
 
 const KEEP: u8 = 0;
 const REMOVE: u8 = 1;
@@ -69,7 +75,7 @@ pub struct TooLarge {
 /// A record as the log's value. `schema_version` is that of the type whose property ids the changes use.
 pub fn encode(record: &Record, schema_version: u32) -> Bytes {
     let mut out = Vec::with_capacity(256);
-    out.extend_from_slice(&[MAGIC, VERSION]);
+    out.extend_from_slice(&[MAGIC, version_of(record)]);
     match record {
         Record::Changes { run, changes } => {
             out.push(CHANGES);
@@ -88,6 +94,14 @@ pub fn encode(record: &Record, schema_version: u32) -> Bytes {
         }
     }
     out.into()
+}
+
+/// That of the oldest reader that understands it.
+fn version_of(record: &Record) -> u8 {
+    match record {
+        Record::Changes { changes, .. } if changes.iter().any(|c| matches!(c, Change::Append(_))) => 2,
+        _ => 1,
+    }
 }
 
 /// Distributes changes, in their order, over a run of as few records as the log's largest value allows.
@@ -123,7 +137,7 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>, ft: &FeatureType) -> Res
         return Ok(whole(Change::Delete(foreign_id(key)?)));
     };
     match *value {
-        [MAGIC, VERSION, kind, ref body @ ..] => {
+        [MAGIC, 1..=VERSION, kind, ref body @ ..] => {
             let mut source = Source { rest: body };
             let record = match kind {
                 CHANGES => take_changes(&mut source, ft)?,
@@ -207,17 +221,35 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
                     put_geometry(out, Some(geometry));
                 }
             }
-            put_varint(out, patch.properties.len() as u64);
-            for (slot, value) in &patch.properties {
-                put_varint(out, (*slot).into());
-                put_value(out, value);
-            }
+            put_properties(out, &patch.properties);
         }
+        Change::Append(append) => put_append(out, append),
         Change::Delete(id) => {
             out.push(DELETE);
             put_text(out, id.as_bytes());
         }
     }
+}
+
+fn put_properties(out: &mut Vec<u8>, properties: &[(u16, Value)]) {
+    put_varint(out, properties.len() as u64);
+    for (slot, value) in properties {
+        put_varint(out, (*slot).into());
+        put_value(out, value);
+    }
+}
+
+fn put_append(out: &mut Vec<u8>, append: &Append) {
+    out.push(APPEND);
+    put_text(out, append.id.as_bytes());
+    // A type's fixes all have a Z or none has; the encoder does not know the type, so it says which.
+    let with_z = append.fixes.iter().any(|fix| fix.z != 0.0);
+    put_varint(out, (append.fixes.len() as u64) << 1 | u64::from(with_z));
+    for fix in &append.fixes {
+        let ordinates = [fix.m, fix.x, fix.y, fix.z];
+        ordinates[..3 + usize::from(with_z)].iter().for_each(|o| out.extend_from_slice(&o.to_le_bytes()));
+    }
+    put_properties(out, &append.properties);
 }
 
 fn put_value(out: &mut Vec<u8>, value: &Value) {
@@ -402,18 +434,46 @@ fn take_change(source: &mut Source<'_>, ft: &FeatureType) -> Result<Change, Reco
                 SET => Some(Some(source.geometry()?.ok_or_else(|| poison("a geometry is missing"))?)),
                 _ => return Err(poison("an unknown kind of patch")),
             };
-            let n = source.count()?;
-            let mut properties = Vec::new();
-            for _ in 0..n {
-                let (slot, value): (u16, Value) = (source.small()?, source.value()?);
-                of_the_type(slot.into(), &value)?;
-                properties.push((slot, value));
-            }
-            Change::Patch(Patch { id, geometry, properties })
+            Change::Patch(Patch { id, geometry, properties: take_properties(source, &of_the_type)? })
+        }
+        APPEND => {
+            let append = Append {
+                id: source.id()?,
+                fixes: take_fixes(source)?,
+                properties: take_properties(source, &of_the_type)?,
+            };
+            ft.check_append(&append).map_err(|e| RecordError::Poison(e.to_string()))?;
+            Change::Append(append)
         }
         DELETE => Change::Delete(source.id()?),
         _ => return Err(poison("an unknown kind of change")),
     })
+}
+
+fn take_fixes(source: &mut Source<'_>) -> Result<Vec<Coord>, RecordError> {
+    let n = source.varint()?;
+    let (n, with_z) = (n >> 1, n & 1 == 1);
+    let mut fixes = Vec::new();
+    for _ in 0..n {
+        let mut next = || source.array().map(f64::from_le_bytes);
+        let (m, x, y) = (next()?, next()?, next()?);
+        fixes.push(Coord { x, y, z: if with_z { next()? } else { 0.0 }, m });
+    }
+    Ok(fixes)
+}
+
+fn take_properties(
+    source: &mut Source<'_>,
+    of_the_type: &impl Fn(usize, &Value) -> Result<(), RecordError>,
+) -> Result<Vec<(u16, Value)>, RecordError> {
+    let n = source.count()?;
+    let mut properties = Vec::new();
+    for _ in 0..n {
+        let (slot, value): (u16, Value) = (source.small()?, source.value()?);
+        of_the_type(slot.into(), &value)?;
+        properties.push((slot, value));
+    }
+    Ok(properties)
 }
 
 fn take_persisted(source: &mut Source<'_>) -> Result<Persisted, RecordError> {
@@ -443,8 +503,10 @@ mod tests {
 
     /// A type with a property of every kind.
     fn ft() -> FeatureType {
-        let mut ft: FeatureType =
-            serde_json::from_str(r#"{"name":"t","geometry":{"type":"Geometry"},"schema_version":7}"#).unwrap();
+        let mut ft: FeatureType = serde_json::from_str(
+            r#"{"name":"t","geometry":{"type":"LineString","dimension":"XYZM"},"track":{},"schema_version":7}"#,
+        )
+        .unwrap();
         ft.properties = (KINDS.iter())
             .map(|k| Property { name: k.name().into(), kind: *k, nullable: true, index: false, title: None })
             .collect();
@@ -488,7 +550,12 @@ mod tests {
             (0..KINDS.len()).prop_flat_map(|slot| value(KINDS[slot]).prop_map(move |v| vec![(slot as u16, v)])),
         )
             .prop_map(|(id, geometry, properties)| Change::Patch(Patch { id, geometry, properties }));
-        prop_oneof![put, patch, id().prop_map(Change::Delete)]
+        let fix = (-180.0..180.0, -90.0..90.0, prop_oneof![Just(0.0), 0.0..9.0], 0.0..2e9)
+            .prop_map(|(x, y, z, m)| Coord { x, y, z, m });
+        let append = (id(), proptest::collection::vec(fix, 1..4), 0..KINDS.len()).prop_map(|(id, fixes, slot)| {
+            Change::Append(Append { id, fixes, properties: vec![(slot as u16, Value::Null)] })
+        });
+        prop_oneof![put, patch, append, id().prop_map(Change::Delete)]
     }
 
     proptest! {
@@ -550,6 +617,15 @@ mod tests {
     }
 
     #[test]
+    fn a_fix_is_a_record_of_tens_of_bytes() {
+        let fix = Coord { x: 24.9, y: 60.1, z: 0.0, m: 1_700_000_000.5 };
+        let append = Append { id: "230145000".into(), fixes: vec![fix], properties: Vec::new() };
+        let bytes = encode(&whole(Change::Append(append)), 7);
+        assert_eq!(bytes[..7], [0xa1, 2, 1, 7, 1, 1, 1], "older readers must stop there");
+        assert_eq!(bytes.len(), 44);
+    }
+
+    #[test]
     fn later_releases_and_schemas_are_not_poison() {
         assert_eq!(decode(None, Some(&[MAGIC, 9, 4, 4]), &ft()), Err(RecordError::Newer { version: 9 }));
         let bytes = encode(&whole(Change::Delete("a".into())), 8);
@@ -567,8 +643,11 @@ mod tests {
 
     #[test]
     fn a_feature_of_a_foreign_producer_is_a_put() {
+        let mut ft = ft();
+        ft.track = None;
+        ft.geometry = serde_json::from_str(r#"{"type":"Geometry"}"#).ok();
         let json = br#" {"type":"Feature","geometry":{"type":"Point","coordinates":[7,50]},"properties":{"int32":3}}"#;
-        let Ok(Record::Changes { changes, .. }) = decode(Some(b"k"), Some(json), &ft()) else { panic!("no changes") };
+        let Ok(Record::Changes { changes, .. }) = decode(Some(b"k"), Some(json), &ft) else { panic!("no changes") };
         let Change::Put(feature) = &changes[0] else { panic!("no put") };
         assert_eq!((&*feature.id, feature.value(1)), ("k", &Value::Int(3)));
         assert_eq!(feature.geometry, Some(Geometry::point(7.0, 50.0).unwrap()));
@@ -578,7 +657,7 @@ mod tests {
             (Some(b"k"), br#"{"type":"Feature","geometry":{"type":"Point","coordinates":[7,500]}}"#),
             (Some(b"k"), b"[1]"),
         ] {
-            assert!(matches!(decode(key, Some(json), &ft()), Err(RecordError::Poison(_))));
+            assert!(matches!(decode(key, Some(json), &ft), Err(RecordError::Poison(_))));
         }
     }
 

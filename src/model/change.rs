@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Feature, FeatureId, Geometry, Offset, Value};
+use super::geometry::Coord;
+use super::{Feature, FeatureId, Fixes, Geometry, Offset, TrackShape, Value};
 
 /// One change of one feature.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +12,8 @@ pub enum Change {
     Put(Arc<Feature>),
     /// Sets some properties or the geometry and leaves the rest. Of a feature that is not there it does nothing.
     Patch(Patch),
+    /// Adds fixes to a track and patches its properties; of a feature that is not there it makes one.
+    Append(Append),
     /// Removes the feature; of one that is not there it does nothing.
     Delete(FeatureId),
 }
@@ -25,18 +28,30 @@ pub struct Patch {
     pub properties: Vec<(u16, Value)>,
 }
 
+/// Fixes of one track. One at a time that the line already has replaces that vertex, so an append needs no knowledge of the
+/// line, several writers may append, and replaying is harmless.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Append {
+    pub id: FeatureId,
+    /// Positions in the type's CRS, finite; `m` is the time, seconds since the epoch.
+    pub fixes: Vec<Coord>,
+    /// Property ids with their new values. Every property that may not be null is among them, since this may be the first fix.
+    pub properties: Vec<(u16, Value)>,
+}
+
 impl Change {
     pub fn id(&self) -> &FeatureId {
         match self {
             Change::Put(f) => &f.id,
             Change::Patch(p) => &p.id,
+            Change::Append(a) => &a.id,
             Change::Delete(id) => id,
         }
     }
 
     /// `Put` and `Delete` are full: what was there before does not matter.
     pub fn is_full(&self) -> bool {
-        !matches!(self, Change::Patch(_))
+        matches!(self, Change::Put(_) | Change::Delete(_))
     }
 }
 
@@ -47,14 +62,33 @@ impl Patch {
         if let Some(geometry) = &self.geometry {
             next.geometry = geometry.clone();
         }
-        for (slot, value) in &self.properties {
-            let slot = usize::from(*slot);
-            if next.properties.len() <= slot {
-                next.properties.resize(slot + 1, Value::Null);
-            }
-            next.properties[slot] = value.clone();
-        }
+        set_values(&mut next.properties, &self.properties);
         next
+    }
+}
+
+impl Append {
+    /// The track with these fixes, made anew where there is none. Costs as much as the line has vertices; the index has a
+    /// cheaper way for one append after the other.
+    pub fn apply(&self, base: Option<&Feature>, shape: &TrackShape) -> Feature {
+        let none = || Feature { id: self.id.clone(), geometry: None, properties: Vec::new() };
+        let mut next = base.cloned().unwrap_or_else(none);
+        let mut fixes = Fixes::default();
+        self.fixes.iter().for_each(|fix| fixes.set(*fix));
+        next.geometry = shape.line(next.geometry.as_ref(), &fixes);
+        set_values(&mut next.properties, &self.properties);
+        next
+    }
+}
+
+/// Sets values by their property's id.
+pub fn set_values(properties: &mut Vec<Value>, changes: &[(u16, Value)]) {
+    for (slot, value) in changes {
+        let slot = usize::from(*slot);
+        if properties.len() <= slot {
+            properties.resize(slot + 1, Value::Null);
+        }
+        properties[slot] = value.clone();
     }
 }
 

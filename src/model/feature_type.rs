@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dimension, Feature, GeometryKind, PropertyType, Value};
+use super::crs::Crs;
+use super::{Dimension, Feature, GeometryKind, PropertyType, Rect, TrackSettings, TrackShape, Value};
 
 /// The longest name of a type or a property, bytes: PostgreSQL's limit on identifiers.
 const MAX_NAME: usize = 63;
@@ -28,6 +29,9 @@ pub struct FeatureType {
     /// A property's id is its place here; properties are only ever added at the end.
     #[serde(default)]
     pub properties: Vec<Property>,
+    /// The features are tracks: lines of fixes with their times as M, to which fixes are appended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track: Option<TrackSettings>,
     /// How long a feature must go without a change before it is persisted and leaves the transient index.
     #[serde(default)]
     pub expiry: Expiry,
@@ -149,6 +153,7 @@ impl FeatureType {
         {
             return Err(SchemaError::new("geometry.epsg", format!("EPSG:{} is not a known CRS", g.epsg)));
         }
+        self.check_track()?;
         for (i, p) in self.properties.iter().enumerate() {
             let name = |what| SchemaError::new(format!("properties.{i}.name"), what);
             check_property_name(&p.name).map_err(name)?;
@@ -159,6 +164,37 @@ impl FeatureType {
         }
         if self.properties.len() > 1000 {
             return Err(SchemaError::new("properties", "at most 1000 properties"));
+        }
+        Ok(())
+    }
+
+    /// How fixes become lines; `None`: the features are no tracks.
+    pub fn track_shape(&self) -> Option<TrackShape> {
+        let (settings, column) = (self.track?, self.geometry?);
+        let geographic = Crs::from_epsg(column.epsg).is_none_or(Crs::is_geographic);
+        Some(TrackShape { kind: column.kind, dimension: column.dimension, settings, geographic })
+    }
+
+    fn check_track(&self) -> Result<(), SchemaError> {
+        let Some(track) = &self.track else { return Ok(()) };
+        let column = self.geometry.ok_or_else(|| SchemaError::new("track", "a track needs a geometry"))?;
+        if !matches!(column.kind, GeometryKind::LineString | GeometryKind::MultiLineString) || !column.dimension.has_m()
+        {
+            return Err(SchemaError::new(
+                "track",
+                "a track is a LineString or MultiLineString of dimension XYM or XYZM",
+            ));
+        }
+        for (key, gap) in [("track.gap_seconds", track.gap_seconds), ("track.gap_metres", track.gap_metres)] {
+            match gap {
+                Some(gap) if !(gap.is_finite() && gap > 0.0) => {
+                    return Err(SchemaError::new(key, "must be more than 0"));
+                }
+                Some(_) if column.kind != GeometryKind::MultiLineString => {
+                    return Err(SchemaError::new(key, "only a MultiLineString has parts"));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -207,24 +243,54 @@ impl FeatureType {
             Some(g) => {
                 let fitted =
                     g.fit(column.kind, column.dimension).map_err(|e| SchemaError::new(GEOMETRY, e.to_string()))?;
-                if let Some(crs) = super::crs::Crs::from_epsg(column.epsg)
-                    && crs.is_geographic()
-                    && let Some(b) = fitted.bounds()
-                    && (b.min_y < -90.0 || b.max_y > 90.0 || b.min_x < -360.0 || b.max_x > 360.0)
-                {
-                    return Err(SchemaError::new(
-                        GEOMETRY,
-                        format!(
-                            "coordinates outside the CRS: longitude {}..{}, latitude {}..{} (is the axis order right?)",
-                            b.min_x, b.max_x, b.min_y, b.max_y
-                        ),
-                    ));
+                if let Some(bounds) = fitted.bounds() {
+                    check_extent(column, &bounds)?;
+                }
+                if let Some(shape) = self.track_shape() {
+                    shape.check(&fitted).map_err(|e| SchemaError::new(GEOMETRY, e.to_string()))?;
                 }
                 *geometry = Some(fitted);
                 Ok(())
             }
         }
     }
+
+    /// Holds an append against this type. The locator of an error at a fix is the geometry.
+    pub fn check_append(&self, append: &super::Append) -> Result<(), SchemaError> {
+        let Some(column) = self.geometry.as_ref().filter(|_| self.track.is_some()) else {
+            return Err(SchemaError::new(GEOMETRY, format!("the features of '{}' are no tracks", self.name)));
+        };
+        if append.fixes.is_empty() {
+            return Err(SchemaError::new(GEOMETRY, "there is no fix"));
+        }
+        for f in &append.fixes {
+            check_extent(column, &Rect { min_x: f.x, min_y: f.y, max_x: f.x, max_y: f.y })?;
+            if !(f.m.is_finite() && f.z.is_finite() && f.x.is_finite() && f.y.is_finite()) {
+                return Err(SchemaError::new(GEOMETRY, "a fix is not finite"));
+            }
+        }
+        append.properties.iter().try_for_each(|(slot, value)| self.check_value(usize::from(*slot), value))?;
+        let given = |slot: usize| append.properties.iter().any(|(s, _)| usize::from(*s) == slot);
+        match self.properties.iter().enumerate().find(|(slot, p)| !p.nullable && !given(*slot)) {
+            None => Ok(()),
+            Some((_, p)) => {
+                let what = format!("property '{}' may not be null, and this may be the track's first fix", p.name);
+                Err(SchemaError::new(&p.name, what))
+            }
+        }
+    }
+}
+
+fn check_extent(column: &GeometryColumn, b: &Rect) -> Result<(), SchemaError> {
+    let outside = b.min_y < -90.0 || b.max_y > 90.0 || b.min_x < -360.0 || b.max_x > 360.0;
+    if outside && Crs::from_epsg(column.epsg).is_some_and(Crs::is_geographic) {
+        let what = format!(
+            "coordinates outside the CRS: longitude {}..{}, latitude {}..{} (is the axis order right?)",
+            b.min_x, b.max_x, b.min_y, b.max_y
+        );
+        return Err(SchemaError::new(GEOMETRY, what));
+    }
+    Ok(())
 }
 
 fn check_property_name(name: &str) -> Result<(), String> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::stream::BoxStream;
 
-use crate::model::{Feature, FeatureId, FeatureType, Geometry, Offset, Position, SchemaError, Value};
+use crate::model::{Append, Feature, FeatureId, FeatureType, Geometry, Offset, Position, SchemaError, Value};
 use crate::query::Filter;
 
 /// Changes that happen all or not at all, in order; an action sees the effect of those before it.
@@ -38,6 +38,10 @@ pub enum ActionKind {
     Replace {
         filter: Filter,
         feature: Feature,
+    },
+    /// Adds fixes to tracks, making those that are not there: costs no query.
+    Append {
+        appends: Vec<Append>,
     },
     Delete {
         filter: Filter,

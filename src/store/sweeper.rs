@@ -136,7 +136,7 @@ impl Sweeper {
         let entries: Vec<PersistEntry> = if self.state.feature_type.persist {
             aged.entries
                 .into_iter()
-                .map(|e| PersistEntry { id: e.id, feature: e.feature, version: e.version })
+                .map(|e| PersistEntry { feature: e.feature(), id: e.id, version: e.version })
                 .collect()
         } else {
             Vec::new()

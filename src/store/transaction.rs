@@ -13,7 +13,9 @@ use super::state::TypeState;
 use super::{Store, merge};
 use crate::format::record;
 use crate::log::NewRecord;
-use crate::model::{Change, Feature, FeatureId, Offset, PartitionId, Patch, Position, SchemaError, partition_of};
+use crate::model::{
+    Append, Change, Feature, FeatureId, Offset, PartitionId, Patch, Position, SchemaError, partition_of,
+};
 use crate::query::{Filter, Query, evaluate};
 
 /// Everything that a transaction will append, and what it will answer.
@@ -58,7 +60,7 @@ struct TypeWork {
 }
 
 fn needs_look_up(action: &Action) -> bool {
-    !matches!(action.kind, ActionKind::Insert { existing: Existing::Replace, .. })
+    !matches!(action.kind, ActionKind::Insert { existing: Existing::Replace, .. } | ActionKind::Append { .. })
 }
 
 impl Resolver<'_> {
@@ -71,7 +73,8 @@ impl Resolver<'_> {
                 ActionKind::Insert { features, existing: Existing::Refuse } => {
                     ids.extend(features.iter().map(|f| f.id.clone()));
                 }
-                ActionKind::Insert { .. } => {}
+                ActionKind::Append { appends } if self.overlays => ids.extend(appends.iter().map(|a| a.id.clone())),
+                ActionKind::Insert { .. } | ActionKind::Append { .. } => {}
                 ActionKind::Update { filter, .. }
                 | ActionKind::Replace { filter, .. }
                 | ActionKind::Delete { filter } => {
@@ -123,7 +126,7 @@ impl Resolver<'_> {
         let invalid = |error: SchemaError| WriteError::Invalid { action: n, error };
         let name = action.feature_type;
         let matching = match &action.kind {
-            ActionKind::Insert { .. } => Vec::new(),
+            ActionKind::Insert { .. } | ActionKind::Append { .. } => Vec::new(),
             ActionKind::Update { filter, .. } | ActionKind::Replace { filter, .. } | ActionKind::Delete { filter } => {
                 self.matching(&name, filter).await?
             }
@@ -140,6 +143,15 @@ impl Resolver<'_> {
                     }
                     ids.push(feature.id.clone());
                     work.put(feature, self.overlays);
+                }
+                return Ok(ids);
+            }
+            ActionKind::Append { appends } => {
+                let mut ids = Vec::with_capacity(appends.len());
+                for append in appends {
+                    ft.check_append(&append).map_err(invalid)?;
+                    ids.push(append.id.clone());
+                    work.append(append, self.overlays);
                 }
                 return Ok(ids);
             }
@@ -210,6 +222,14 @@ impl TypeWork {
             self.overlay.insert(feature.id.clone(), Some(feature.clone()));
         }
         self.changes.push(Change::Put(feature));
+    }
+
+    fn append(&mut self, append: Append, overlay: bool) {
+        if overlay && let Some(shape) = self.state.feature_type.track_shape() {
+            let base = self.overlay.get(&append.id).cloned().unwrap_or_else(|| self.known.get(&append.id).cloned());
+            self.overlay.insert(append.id.clone(), Some(Arc::new(append.apply(base.as_deref(), &shape))));
+        }
+        self.changes.push(Change::Append(append));
     }
 
     fn patch(&mut self, feature: &Arc<Feature>, changes: &FeatureChanges, overlay: bool) {

@@ -12,12 +12,16 @@ mod by_value;
 mod quadtree;
 mod queue;
 mod readers;
+mod track;
 
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::model::{Change, Feature, FeatureId, FeatureType, Offset, PartitionId, Patch, Persisted, Rect, crs::Crs};
+use crate::model::change::set_values;
+use crate::model::{
+    Append, Change, Feature, FeatureId, FeatureType, Offset, PartitionId, Patch, Persisted, Rect, TrackShape, crs::Crs,
+};
 use crate::query::{CompareOp, Filter, Operand, evaluate};
 use crate::sabotage::{Safeguard, off};
 use by_value::ByValue;
@@ -26,13 +30,16 @@ use queue::DirtyQueue;
 pub use queue::Step;
 pub use readers::ReaderTicket;
 use readers::Readers;
+use track::Tail;
 
 /// What is known of a feature since it entered the index.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub id: FeatureId,
-    /// `None`: a tombstone.
-    pub feature: Option<Arc<Feature>>,
+    /// `None`: a tombstone. Of a track without its tail.
+    base: Option<Arc<Feature>>,
+    /// What was appended since.
+    tail: Option<Box<Tail>>,
     /// The offset of its last change.
     pub version: Offset,
     /// The offset of its last unconditional full record, or of the first change since it was last persisted.
@@ -41,6 +48,18 @@ pub struct Entry {
     /// The step at which it entered.
     entered: u64,
     bounds: Option<Rect>,
+}
+
+impl Entry {
+    /// The feature as it stands; `None`: a tombstone.
+    pub fn feature(&self) -> Option<Arc<Feature>> {
+        let base = self.base.as_ref()?;
+        Some(self.tail.as_ref().map_or_else(|| base.clone(), |tail| tail.whole(base)))
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.base.as_ref().map_or(0, |f| f.heap_bytes()) + self.tail.as_ref().map_or(0, |t| t.heap_bytes())
+    }
 }
 
 /// What a base load said of an id, to apply a patch to.
@@ -79,6 +98,14 @@ pub struct AgeLimits {
     pub batch: usize,
 }
 
+/// What there was under an id before a record.
+enum BuildsOn {
+    Feature(Arc<Feature>),
+    Nothing,
+    /// The delegate already includes the record, or has outlived it.
+    Later,
+}
+
 #[derive(Debug)]
 struct Partition {
     applied: Offset,
@@ -98,6 +125,8 @@ pub struct TransientIndex {
     without_geometry: FxHashSet<u32>,
     by_value: Vec<(usize, ByValue)>,
     partitions: Vec<Partition>,
+    /// Of a type whose features are tracks.
+    track: Option<TrackShape>,
     /// Counts how often the index was begun anew.
     generation: u64,
     /// Counts the steps applied.
@@ -123,6 +152,7 @@ impl TransientIndex {
                 .iter()
                 .map(|o| Partition { applied: *o, changed_through: *o, serve_from: *o, dirty: DirtyQueue::default() })
                 .collect(),
+            track: feature_type.track_shape(),
             generation: 0,
             step: 0,
             readers: Readers::default(),
@@ -222,6 +252,7 @@ impl TransientIndex {
                 }
                 Change::Delete(id) => self.set(step, id, None, true),
                 Change::Patch(patch) => self.patch(step, patch, bases),
+                Change::Append(append) => self.append(step, append, bases),
             }
         }
         let partition = &mut self.partitions[step.partition as usize];
@@ -231,19 +262,70 @@ impl TransientIndex {
     }
 
     fn patch(&mut self, step: Step, patch: &Patch, bases: &FxHashMap<FeatureId, Known>) {
-        let base = match self.get(&patch.id) {
-            Some(entry) => entry.feature.clone(),
-            None => match bases.get(&patch.id) {
-                // A row of version 0 may be another program's, and to set the same values again is harmless.
-                Some(Known::Row(feature, 0)) => Some(feature.clone()),
-                // The row already includes this record, or has outlived it.
-                Some(Known::Row(_, version) | Known::Deleted(version)) if *version >= step.offset => return,
-                Some(Known::Row(feature, _)) => Some(feature.clone()),
-                _ => None,
-            },
-        };
-        if let Some(base) = base {
+        if let BuildsOn::Feature(base) = self.base_of(step, &patch.id, bases) {
             self.set(step, &patch.id, Some(Arc::new(patch.apply(&base))), false);
+        }
+    }
+
+    fn append(&mut self, step: Step, append: &Append, bases: &FxHashMap<FeatureId, Known>) {
+        let Some(shape) = self.track else { return };
+        if let Some(slot) = self.by_id.get(&append.id).copied()
+            && self.slots[slot as usize].as_ref().is_some_and(|e| e.base.is_some())
+        {
+            return self.grow(step, slot, append, shape);
+        }
+        let track = match self.base_of(step, &append.id, bases) {
+            BuildsOn::Feature(base) => append.apply(Some(&base), &shape),
+            BuildsOn::Nothing => append.apply(None, &shape),
+            BuildsOn::Later => return,
+        };
+        self.set(step, &append.id, Some(Arc::new(track)), false);
+    }
+
+    /// Appends to a track that is here, at a cost that does not depend on its length.
+    fn grow(&mut self, step: Step, slot: u32, append: &Append, shape: TrackShape) {
+        let Some(entry) = self.slots[slot as usize].as_mut() else { return };
+        self.bytes -= entry.heap_bytes();
+        let Some(base) = &mut entry.base else { return };
+        entry.tail.get_or_insert_with(|| Box::new(Tail::new(shape))).append(base, &append.fixes);
+        if !append.properties.is_empty() {
+            // The line itself is shared, not copied.
+            let changed = Arc::make_mut(base);
+            let old = self.by_value.iter().map(|(p, _)| changed.value(*p).clone()).collect::<Vec<_>>();
+            set_values(&mut changed.properties, &append.properties);
+            for ((property, index), old) in self.by_value.iter_mut().zip(&old) {
+                index.replace(Some(old), Some(changed.value(*property)), slot);
+            }
+        }
+        entry.version = step.offset;
+        let old = entry.bounds;
+        for f in &append.fixes {
+            let at = Rect { min_x: f.x, min_y: f.y, max_x: f.x, max_y: f.y };
+            // May be larger than the line is, when a fix has replaced one; what is found by it is looked at.
+            entry.bounds = Some(entry.bounds.map_or(at, |b| b.union(&at)));
+        }
+        self.bytes += entry.heap_bytes();
+        match (old, entry.bounds) {
+            (Some(o), Some(n)) if o != n => self.by_space.update(o, n, slot),
+            (None, Some(n)) => {
+                self.by_space.insert(n, slot);
+                self.without_geometry.remove(&slot);
+            }
+            _ => {}
+        }
+    }
+
+    /// What a change that is not full finds of its feature.
+    fn base_of(&self, step: Step, id: &FeatureId, bases: &FxHashMap<FeatureId, Known>) -> BuildsOn {
+        if let Some(entry) = self.get(id) {
+            return entry.feature().map_or(BuildsOn::Nothing, BuildsOn::Feature);
+        }
+        match bases.get(id) {
+            // A row of version 0 may be another program's, and to set the same values again is harmless.
+            Some(Known::Row(feature, 0)) => BuildsOn::Feature(feature.clone()),
+            Some(Known::Row(_, version) | Known::Deleted(version)) if *version >= step.offset => BuildsOn::Later,
+            Some(Known::Row(feature, _)) => BuildsOn::Feature(feature.clone()),
+            _ => BuildsOn::Nothing,
         }
     }
 
@@ -319,7 +401,7 @@ impl TransientIndex {
                 durable_through = dirty_since;
                 break;
             }
-            entries.push(entry.clone());
+            entries.push(Entry { base: entry.feature(), tail: None, ..entry.clone() });
         }
         (superseded || !entries.is_empty()).then(|| Aged {
             entries,
@@ -368,10 +450,11 @@ impl TransientIndex {
         let lies_inside =
             |bounds: &Option<Rect>| matches!((filter, bounds), (Filter::Bbox(r), Some(b)) if r.contains(b));
         let mut check = |slot: u32| {
-            if let Some(Entry { feature: Some(feature), version, bounds, .. }) = &self.slots[slot as usize]
-                && (lies_inside(bounds) || evaluate::matches(filter, feature))
+            if let Some(entry) = &self.slots[slot as usize]
+                && let Some(feature) = entry.feature()
+                && (lies_inside(&entry.bounds) || evaluate::matches(filter, &feature))
             {
-                matches.push(Match { feature: feature.clone(), version: *version });
+                matches.push(Match { feature, version: entry.version });
             }
         };
         if let Some(ids) = filter.id_set() {
@@ -426,7 +509,9 @@ impl TransientIndex {
         let Some(entry) = self.slots[slot as usize].as_mut() else { return };
         let fresh = entry.version == Offset::MAX;
         let old_bounds = std::mem::replace(&mut entry.bounds, bounds);
-        let old = std::mem::replace(&mut entry.feature, feature);
+        let old_bytes = entry.heap_bytes();
+        let old = std::mem::replace(&mut entry.base, feature);
+        entry.tail = None;
         let queue_again = (fresh || full) && entry.dirty_since != step.offset;
         entry.version = step.offset;
         if queue_again {
@@ -434,7 +519,7 @@ impl TransientIndex {
             self.partitions[step.partition as usize].dirty.push(step.offset, slot);
         }
         if !fresh {
-            self.bytes -= old.as_ref().map_or(0, |f| f.heap_bytes());
+            self.bytes -= old_bytes;
             self.tombstones -= usize::from(old.is_none());
         }
         match (old_bounds, bounds) {
@@ -443,7 +528,7 @@ impl TransientIndex {
             (None, Some(n)) => self.by_space.insert(n, slot),
             (None, None) => {}
         }
-        let new = self.slots[slot as usize].as_ref().and_then(|e| e.feature.as_deref());
+        let new = self.slots[slot as usize].as_ref().and_then(|e| e.base.as_deref());
         if bounds.is_none() && new.is_some() {
             self.without_geometry.insert(slot);
         } else if old_bounds.is_none() {
@@ -457,7 +542,8 @@ impl TransientIndex {
     fn new_slot(&mut self, step: Step, id: &FeatureId) -> u32 {
         let entry = Entry {
             id: id.clone(),
-            feature: None,
+            base: None,
+            tail: None,
             version: Offset::MAX,
             dirty_since: Offset::MAX,
             partition: step.partition,
@@ -478,15 +564,15 @@ impl TransientIndex {
         let Some(entry) = self.slots[slot as usize].take() else { return };
         self.by_id.remove(&entry.id);
         self.free.push(slot);
-        self.bytes -= size_of::<Entry>() + 64 + entry.feature.as_ref().map_or(0, |f| f.heap_bytes());
-        self.tombstones -= usize::from(entry.feature.is_none());
+        self.bytes -= size_of::<Entry>() + 64 + entry.heap_bytes();
+        self.tombstones -= usize::from(entry.base.is_none());
         if let Some(bounds) = entry.bounds {
             self.by_space.remove(bounds, slot);
         } else {
             self.without_geometry.remove(&slot);
         }
         for (property, index) in &mut self.by_value {
-            index.replace(entry.feature.as_deref().map(|f| f.value(*property)), None, slot);
+            index.replace(entry.base.as_deref().map(|f| f.value(*property)), None, slot);
         }
         self.readers.evicted(entry.id, entry.entered, self.step);
     }

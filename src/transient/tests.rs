@@ -86,7 +86,7 @@ fn a_patched_entry_keeps_its_place_and_stays_while_it_is_young() {
     let mut index = index_with(&[ship("a", 1.0, 1), ship("b", 2.0, 1), set_n("a", 5)]);
     let aged = index.aged(0, limits(2)).unwrap();
     assert_eq!(aged.entries.len(), 2, "the patched one comes up at its old place, in its present state");
-    assert_eq!(aged.entries[0].feature.as_ref().unwrap().properties[0], Value::Int(5));
+    assert_eq!(aged.entries[0].feature().unwrap().properties[0], Value::Int(5));
     index.apply_persisted(0, 3, &marker(aged.durable_through, aged.evict_through));
     assert!(index.get("b").is_none());
     assert_eq!(index.get("a").unwrap().dirty_since, 2);
@@ -112,7 +112,7 @@ fn a_patch_builds_on_its_base_unless_the_base_already_has_it() {
     index.apply(at(10), &[set_n("a", 2)], &known(10));
     assert!(index.get("a").is_none(), "the row includes this record");
     index.apply(at(11), &[set_n("a", 3)], &known(10));
-    assert_eq!(index.get("a").unwrap().feature.as_ref().unwrap().properties[0], Value::Int(3));
+    assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
     let mut of_others = TransientIndex::new(&feature_type(), &[0]);
     of_others.apply(at(0), &[set_n("a", 2)], &known(0));
     assert!(of_others.get("a").is_some(), "a row that another program wrote has version 0");
@@ -140,4 +140,62 @@ fn what_the_delegate_refused_stays() {
     let mut index = index_with(&[ship("a", 1.0, 1), ship("b", 1.0, 1)]);
     index.apply_persisted(0, 2, &Persisted { durable_through: 2, evict_through: 2, except: vec!["a".into()] });
     assert!(index.get("a").is_some() && index.get("b").is_none());
+}
+
+fn tracks() -> FeatureType {
+    toml::from_str(
+        "name = 'tracks'\ngeometry = { type = 'LineString', dimension = 'XYM' }\ntrack = {}\n\
+         properties = [{ name = 'n', type = 'int64', index = true }]",
+    )
+    .unwrap()
+}
+
+fn fix(id: &str, m: f64, x: f64) -> Append {
+    let fix = crate::model::geometry::Coord { x, y: 0.0, z: 0.0, m };
+    Append { id: id.into(), fixes: vec![fix], properties: vec![(0, Value::Int(m as i64))] }
+}
+
+#[test]
+fn a_track_is_what_its_appends_say_and_snapshots_of_it_stay() {
+    let (ft, none) = (tracks(), FxHashMap::default());
+    let shape = ft.track_shape().unwrap();
+    let mut index = TransientIndex::new(&ft, &[0]);
+    let mut expected: Option<Feature> = None;
+    let mut snapshots = Vec::new();
+    for (offset, m) in [5.0, 6.0, 9.0, 7.0, 7.0, 1.0, 12.0].into_iter().enumerate() {
+        let append = fix("a", m, m + offset as f64);
+        index.apply(at(offset as u64), &[Change::Append(append.clone())], &none);
+        expected = Some(append.apply(expected.as_ref(), &shape));
+        if offset % 2 == 0 {
+            let found = index.select(&Filter::All).remove(0).feature;
+            assert_eq!(Some(&*found), expected.as_ref());
+            snapshots.push((found.clone(), (*found).clone()));
+        }
+    }
+    assert!(snapshots.iter().all(|(shared, then)| **shared == *then));
+    let entry = index.get("a").unwrap();
+    assert_eq!((entry.version, entry.dirty_since), (6, 0), "an append continues the dirtiness");
+    assert_eq!(index.select(&near(12.0 + 6.0)).len(), 1);
+    assert_eq!(index.aged(0, limits(9)).unwrap().entries[0].feature().as_deref(), expected.as_ref());
+    index.apply_persisted(0, 7, &marker(7, 7));
+    assert_eq!((index.len(), index.bytes()), (0, 0));
+}
+
+#[test]
+fn an_append_builds_on_its_base_unless_that_already_has_it() {
+    let ft = tracks();
+    let row = Arc::new(fix("a", 1.0, 1.0).apply(None, &ft.track_shape().unwrap()));
+    let mut index = TransientIndex::new(&ft, &[10]);
+    let append = [Change::Append(fix("a", 2.0, 2.0))];
+    assert_eq!(index.bases_needed(append.iter()), ["a".into()]);
+    let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(row.clone(), version))]);
+    index.apply(at(10), &append, &known(10));
+    assert!(index.is_empty(), "the row includes this record");
+    index.apply(at(11), &append, &FxHashMap::from_iter([(FeatureId::from("a"), Known::Deleted(11))]));
+    assert!(index.is_empty(), "deleted since");
+    index.apply(at(12), &append, &known(10));
+    assert_eq!(index.get("a").unwrap().feature().unwrap().geometry.as_ref().unwrap().wkb().len(), 9 + 2 * 24);
+    index.apply(at(13), &[Change::Delete("a".into())], &FxHashMap::default());
+    index.apply(at(14), &append, &FxHashMap::default());
+    assert!(index.get("a").unwrap().feature().is_some(), "after a deletion it begins anew");
 }

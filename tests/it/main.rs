@@ -18,4 +18,5 @@ mod postgis;
 mod postgres;
 mod real;
 mod store;
+mod tracks;
 mod wfs;

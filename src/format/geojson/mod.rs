@@ -11,6 +11,7 @@ mod coordinates;
 mod read;
 #[cfg(test)]
 mod tests;
+mod track;
 mod write;
 
 pub use read::{FeatureReader, ParseError, ParsedChanges, ParsedFeature, Unknown, read_features};

@@ -172,6 +172,8 @@ pub enum GeometryError {
     WrongKind { want: GeometryKind, have: GeometryKind },
     #[error("geometries nested too deep")]
     Depth,
+    #[error("the times (M) of a track's vertices must rise from each to the next")]
+    NoTrajectory,
     #[error("({x} {y}) lies outside the CRS")]
     OutsideCrs { x: f64, y: f64 },
 }

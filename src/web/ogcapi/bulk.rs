@@ -1,4 +1,4 @@
-//! Uploads of any length, one feature a line: NDJSON, and GeoJSON Text Sequences (RFC 8142).
+//! Uploads of any length, one feature, or some fixes of one track, a line: NDJSON, and GeoJSON Text Sequences (RFC 8142).
 //!
 //! Invariants: memory is bounded by the batch, whatever the length; lines are written in their order; a batch is written as
 //! a whole or not at all; a line that is not good is told with its number and harms no other.
@@ -13,11 +13,11 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::JSON;
-use super::write::insert;
+use super::write::one_action;
 use crate::format::geojson::{FeatureReader, ParseError, Unknown};
 use crate::model::crs::CrsRef;
-use crate::model::{Feature, FeatureType, Position, new_id};
-use crate::store::{Existing, WriteError, Written};
+use crate::model::{Append, Feature, FeatureType, Position, new_id};
+use crate::store::{ActionKind, Existing, WriteError, Written};
 use crate::web::problem::{Problem, Result};
 use crate::web::request::{next_piece, position_header};
 use crate::web::{Web, metrics};
@@ -61,18 +61,27 @@ impl Separator {
     }
 }
 
+/// What a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    Features,
+    /// Of tracks.
+    Fixes,
+}
+
 /// Reads a body of lines and writes it batch by batch: the next one is read while one is being written.
 pub async fn upload(
     web: &Arc<Web>,
     ft: &Arc<FeatureType>,
     crs: &CrsRef,
     separator: Separator,
+    content: Content,
     body: Body,
 ) -> Result<Response> {
     let reader = FeatureReader::new(ft, Some(crs), Unknown::Refuse);
     let mut records = Records::new(separator, web.server.max_line_bytes);
     let mut stream = body.into_data_stream();
-    let mut upload = Upload { web, ft, batch: Batch::default(), writing: None, report: Report::default() };
+    let mut upload = Upload { web, ft, content, batch: Batch::default(), writing: None, report: Report::default() };
     while let Some(piece) = next_piece(&mut stream, web.server.idle_timeout).await? {
         records.push(&piece);
         while let Some(record) = records.next() {
@@ -174,6 +183,7 @@ fn lines_in(text: &[u8]) -> u64 {
 #[derive(Default)]
 struct Batch {
     features: Vec<Feature>,
+    appends: Vec<Append>,
     lines: Vec<u64>,
     bytes: usize,
 }
@@ -184,6 +194,7 @@ type Outcome = (Vec<u64>, std::result::Result<Written, WriteError>);
 struct Upload<'a> {
     web: &'a Arc<Web>,
     ft: &'a Arc<FeatureType>,
+    content: Content,
     batch: Batch,
     /// The batch before. The next is begun when it has ended, so that changes of one feature stay in order.
     writing: Option<BoxFuture<'static, Outcome>>,
@@ -198,15 +209,18 @@ impl Upload<'_> {
             self.report.reject(record.line, &what, "");
             return Ok(());
         };
-        match self.feature(reader, &text) {
-            Ok(feature) => {
-                self.batch.features.push(feature);
+        let parsed = match self.content {
+            Content::Features => self.feature(reader, &text).map(|f| self.batch.features.push(f)),
+            Content::Fixes => self.fixes(reader, &text).map(|a| self.batch.appends.push(a)),
+        };
+        match parsed {
+            Ok(()) => {
                 self.batch.lines.push(record.line);
                 self.batch.bytes += text.len();
             }
             Err(e) => self.report.reject(record.line, &e.message, &e.pointer),
         }
-        if self.batch.features.len() >= BATCH_LINES || self.batch.bytes >= BATCH_BYTES {
+        if self.batch.lines.len() >= BATCH_LINES || self.batch.bytes >= BATCH_BYTES {
             self.write().await?;
         }
         Ok(())
@@ -220,16 +234,26 @@ impl Upload<'_> {
         Ok(feature)
     }
 
+    fn fixes(&self, reader: &FeatureReader<'_>, text: &[u8]) -> std::result::Result<Append, ParseError> {
+        let append = reader.append(text, None)?;
+        self.ft.check_append(&append)?;
+        Ok(append)
+    }
+
     /// Begins to write the batch, when the one before has ended.
     async fn write(&mut self) -> Result<()> {
         self.wait().await?;
         let batch = std::mem::take(&mut self.batch);
-        if batch.features.is_empty() {
+        if batch.lines.is_empty() {
             return Ok(());
         }
         let (web, collection) = (self.web.clone(), self.ft.name.clone());
+        let kind = match self.content {
+            Content::Features => ActionKind::Insert { features: batch.features, existing: Existing::Replace },
+            Content::Fixes => ActionKind::Append { appends: batch.appends },
+        };
         self.writing = Some(Box::pin(async move {
-            let written = insert(&web, &collection, batch.features, Existing::Replace).await;
+            let written = web.store.write(one_action(&collection, kind, Position::default())).await;
             (batch.lines, written)
         }));
         self.poll().await
@@ -299,7 +323,7 @@ impl Report {
             }
             Err(e) => {
                 let first = lines.first().copied().unwrap_or_default();
-                let told = format!("{e}; {} features were written, all of them before line {first}", self.accepted);
+                let told = format!("{e}; {} lines were written, all of them before line {first}", self.accepted);
                 let mut problem = Problem::from(e);
                 problem.set_detail(told);
                 Err(problem)

@@ -7,6 +7,7 @@ mod collections;
 mod items;
 mod openapi;
 mod params;
+mod track;
 mod write;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
@@ -66,6 +67,8 @@ pub fn router() -> Router<Arc<Web>> {
             "/collections/{collection}/items/{id}",
             get(items::one).put(write::replace).patch(write::update).delete(write::remove).options(write::item_options),
         )
+        .route("/collections/{collection}/items/{id}/track", post(track::append).options(track::options))
+        .route("/collections/{collection}/track", post(track::append_lines).options(track::options))
 }
 
 /// The answer to OPTIONS: 200, since QGIS takes nothing else, and what is allowed.

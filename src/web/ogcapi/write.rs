@@ -41,7 +41,7 @@ pub async fn create(
     let crs = content_crs(&ft, &headers)?;
     let media_type = media_type(&headers);
     if let Some(separator) = bulk::Separator::of(&media_type) {
-        return bulk::upload(&web, &ft, &crs, separator, body).await;
+        return bulk::upload(&web, &ft, &crs, separator, bulk::Content::Features, body).await;
     }
     if !media_type.is_empty() && !GEOJSON_TYPES.contains(&media_type.as_str()) {
         let offered = format!("{}, {}", GEOJSON_TYPES[..2].join(", "), bulk::MEDIA_TYPES.join(", "));
@@ -184,31 +184,31 @@ pub async fn item_options(
 }
 
 /// The collection, if the caller may write in it.
-fn writable(web: &Web, caller: &Caller, collection: &str, params: &Params) -> Result<Arc<FeatureType>> {
+pub fn writable(web: &Web, caller: &Caller, collection: &str, params: &Params) -> Result<Arc<FeatureType>> {
     let ft = web.feature_type(caller, collection)?;
     caller.may(Role::Editor, Some(collection))?;
     params.only(&[])?;
     Ok(ft)
 }
 
-fn path_id(id: &str) -> Result<FeatureId> {
+pub fn path_id(id: &str) -> Result<FeatureId> {
     check_id(id).map_err(|e| Problem::bad_request(e.to_string()))
 }
 
 /// `Content-Type` without its parameters.
-fn media_type(headers: &HeaderMap) -> String {
+pub fn media_type(headers: &HeaderMap) -> String {
     let value = text(headers, "content-type").unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// The CRS of the body: `Content-Crs`, with or without brackets; CRS84 when there is none.
-fn content_crs(ft: &FeatureType, headers: &HeaderMap) -> Result<CrsRef> {
+pub fn content_crs(ft: &FeatureType, headers: &HeaderMap) -> Result<CrsRef> {
     let uri = text(headers, "content-crs").or_else(|| text(headers, "ogc-content-crs"));
     let Some(uri) = uri else { return Ok(CrsRef::crs84()) };
     crs_of(ft, uri).ok_or_else(|| Problem::bad_request(format!("Content-Crs: {}", not_offered(ft, uri))))
 }
 
-fn unsupported(media_type: &str, header: HeaderName, offered: &str) -> Problem {
+pub fn unsupported(media_type: &str, header: HeaderName, offered: &str) -> Problem {
     let what = format!("'{media_type}' is not taken here, but {offered}");
     let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
     match HeaderValue::try_from(offered) {
@@ -284,7 +284,7 @@ where
     }
 }
 
-pub async fn insert(
+async fn insert(
     web: &Web,
     collection: &str,
     features: Vec<Feature>,
@@ -294,7 +294,7 @@ pub async fn insert(
     web.store.write(one_action(collection, kind, crate::model::Position::default())).await
 }
 
-fn one_action(collection: &str, kind: ActionKind, at_least: crate::model::Position) -> Transaction {
+pub fn one_action(collection: &str, kind: ActionKind, at_least: crate::model::Position) -> Transaction {
     Transaction { actions: vec![Action { feature_type: collection.to_owned(), kind }], at_least }
 }
 
@@ -303,11 +303,11 @@ fn found(written: &Written, collection: &str, id: &str) -> Result<()> {
 }
 
 /// 202 where the change is durable, but not to be seen here yet.
-fn no_content(written: &Written) -> StatusCode {
+pub fn no_content(written: &Written) -> StatusCode {
     if written.applied { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED }
 }
 
-fn done<const N: usize>(status: StatusCode, written: &Written, headers: [(HeaderName, String); N]) -> Response {
+pub fn done<const N: usize>(status: StatusCode, written: &Written, headers: [(HeaderName, String); N]) -> Response {
     let mut response = (status, headers).into_response();
     response.headers_mut().extend(position_header(&written.position));
     response

@@ -86,7 +86,8 @@ impl Kind {
     fn of(kind: &ActionKind) -> Kind {
         match kind {
             ActionKind::Insert { .. } => Kind::Insert,
-            ActionKind::Update { .. } => Kind::Update,
+            // No WFS request appends; to a feature's line it is an update.
+            ActionKind::Update { .. } | ActionKind::Append { .. } => Kind::Update,
             ActionKind::Replace { .. } => Kind::Replace,
             ActionKind::Delete { .. } => Kind::Delete,
         }

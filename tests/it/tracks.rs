@@ -1,0 +1,203 @@
+//! Tracks over HTTP: appending, late and repeated fixes, parts, many at once, both tiers; and PostGIS's word on what is stored.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::app::{Answer, Server};
+
+const TYPES: &str = r#"
+[store]
+sweep_interval = 0.05
+[[feature_types]]
+name = "tracks"
+geometry = { type = "LineString", dimension = "XYM" }
+track = {}
+expiry = 0.3
+properties = [{ name = "name", type = "string" }, { name = "speed", type = "number" }]
+[[feature_types]]
+name = "trips"
+geometry = { type = "MultiLineString", dimension = "XYZM" }
+track = { gap_seconds = 60 }
+expiry = 3600
+properties = [{ name = "driver", type = "string", nullable = false }]
+[[feature_types]]
+name = "points"
+geometry = { type = "Point" }
+"#;
+
+fn fix(time: i64, x: f64) -> Value {
+    json!({ "time": time, "coordinates": [x, 50.0] })
+}
+
+async fn append_to(server: &Server, path: &str, body: &Value) -> Answer {
+    server.send("POST", path, &[("content-type", "application/json")], body.to_string()).await
+}
+
+async fn line(server: &Server, path: &str) -> Value {
+    floats(&server.get(path).await.expect(200).json()["geometry"]["coordinates"])
+}
+
+/// So that 1 is 1.0.
+fn floats(value: &Value) -> Value {
+    match value {
+        Value::Array(all) => all.iter().map(floats).collect(),
+        number => json!(number.as_f64()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fixes_make_a_line_whatever_their_order_and_tier() {
+    let server = Server::start(TYPES).await;
+    let track = "/collections/tracks/items/t1";
+    let append = format!("{track}/track");
+    append_to(
+        &server,
+        &append,
+        &json!({ "time": "1970-01-01T00:01:40Z", "coordinates": [1, 50], "properties": { "name": "Ada", "speed": 3 } }),
+    )
+    .await
+    .expect(204);
+    assert_eq!(line(&server, track).await, floats(&json!([[1, 50], [1, 50]])), "a single fix stands twice");
+    append_to(&server, &append, &fix(300, 3.0)).await.expect(204);
+    let two = json!({ "fixes": [fix(200, 2.0), fix(300, 3.5)], "properties": { "speed": 7 } });
+    append_to(&server, &append, &two).await.expect(204);
+    let whole = floats(&json!([[1, 50], [2, 50], [3.5, 50]]));
+    assert_eq!(line(&server, track).await, whole);
+    let found = server.get("/collections/tracks/items?bbox=1.9,49,2.1,51&speed=7").await.expect(200).json();
+    assert_eq!(
+        (found["numberMatched"].clone(), found["features"][0]["properties"]["name"].clone()),
+        (json!(1), json!("Ada"))
+    );
+
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while server.get(track).await.expect(200).header("alluvium-tier") != "persistent" {
+        assert!(tokio::time::Instant::now() < deadline, "never persisted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(line(&server, track).await, whole);
+    append_to(&server, &append, &fix(200, 2.0)).await.expect(204);
+    assert_eq!(line(&server, track).await, whole, "the same fix again changes nothing");
+    append_to(&server, &append, &fix(150, 1.5)).await.expect(204);
+    assert_eq!(
+        line(&server, track).await,
+        floats(&json!([[1, 50], [1.5, 50], [2, 50], [3.5, 50]])),
+        "built on its base"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silence_begins_a_part() {
+    let server = Server::start(TYPES).await;
+    let trip = "/collections/trips/items/a";
+    let append = format!("{trip}/track");
+    let fixes = [(0, 0.0), (30, 1.0), (200, 2.0)].map(|(t, x)| json!({ "time": t, "coordinates": [x, 50, 7] }));
+    append_to(&server, &append, &json!({ "fixes": fixes, "properties": { "driver": "Bob" } })).await.expect(204);
+    assert_eq!(line(&server, trip).await, floats(&json!([[[0, 50, 7], [1, 50, 7]], [[2, 50, 7], [2, 50, 7]]])));
+    let late = [90, 150].map(|t| json!({ "time": t, "coordinates": [1.5, 50, 7] }));
+    append_to(&server, &append, &json!({ "fixes": late, "properties": { "driver": "Bob" } })).await.expect(204);
+    assert_eq!(line(&server, trip).await.as_array().unwrap().len(), 1, "late fixes have joined the parts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_tracks_grow_by_lines() {
+    let server = Server::start(TYPES).await;
+    let mut lines = String::new();
+    for n in 0..2500 {
+        let mut one = fix(n, n as f64 / 100.0);
+        one["id"] = json!(format!("t{}", n % 5));
+        lines += &format!("{one}\n");
+    }
+    lines += "{\"id\":\"t9\",\"time\":\"yesterday\",\"coordinates\":[1,2]}\n";
+    let answer = server
+        .send("POST", "/collections/tracks/track", &[("content-type", "application/x-ndjson")], lines)
+        .await
+        .expect(200)
+        .json();
+    assert_eq!((answer["accepted"].clone(), answer["rejected"].clone()), (json!(2500), json!(1)));
+    assert_eq!(
+        (answer["errors"][0]["line"].clone(), answer["errors"][0]["pointer"].clone()),
+        (json!(2501), json!("/time"))
+    );
+    for n in 0..5 {
+        let vertices = line(&server, &format!("/collections/tracks/items/t{n}")).await;
+        assert_eq!(vertices.as_array().unwrap().len(), 500);
+        assert_eq!(vertices[1][0], json!(f64::from(n + 5) / 100.0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_fix_is_told() {
+    let server = Server::start(TYPES).await;
+    let tracks = "/collections/tracks/items/t/track";
+    for (path, body, status, word) in [
+        (tracks, json!({ "coordinates": [1, 2] }), 400, "\"time\" and \"coordinates\""),
+        (tracks, json!({ "time": "soon", "coordinates": [1, 2] }), 400, "soon"),
+        (tracks, json!({ "time": 1, "coordinates": [1] }), 400, "two numbers"),
+        (tracks, json!({ "time": 1, "coordinates": [1, 200] }), 400, "outside the CRS"),
+        (tracks, json!({ "fixes": [] }), 400, "no fix"),
+        (tracks, json!({ "id": "u", "time": 1, "coordinates": [1, 2] }), 400, "path"),
+        (tracks, json!({ "time": 1, "coordinates": [1, 2], "properties": { "mood": 1 } }), 400, "mood"),
+        ("/collections/trips/items/t/track", fix(1, 1.0), 400, "driver"),
+        ("/collections/points/items/t/track", fix(1, 1.0), 404, "no tracks"),
+        ("/collections/nothing/items/t/track", fix(1, 1.0), 404, "nothing"),
+    ] {
+        let answer = append_to(&server, path, &body).await.expect(status).json();
+        assert!(answer["detail"].as_str().unwrap().contains(word), "{body}: {answer}");
+    }
+    let flat = json!({ "type": "Feature", "geometry": { "type": "LineString", "coordinates": [[1, 2], [3, 4]] }, "properties": {} });
+    let answer = server
+        .send("PUT", "/collections/tracks/items/t", &[("content-type", "application/geo+json")], flat.to_string())
+        .await
+        .expect(400)
+        .json();
+    assert!(answer["detail"].as_str().unwrap().contains("must rise"), "{answer}");
+}
+
+#[cfg(feature = "cluster")]
+mod postgis {
+    use std::sync::Arc;
+
+    use alluvium::delegate::postgis::{PostGis, PostGisSettings};
+    use alluvium::delegate::{Base, Delegate, PersistEntry};
+    use alluvium::model::geometry::Coord;
+    use alluvium::model::{Append, FeatureType};
+
+    use crate::delegate::persist;
+    use crate::postgres::database;
+
+    #[tokio::test]
+    async fn postgis_takes_tracks_for_trajectories() {
+        let Some(database) = database().await else { return };
+        let settings = PostGisSettings { url: database.url.clone(), max_connections: 4, ..PostGisSettings::default() };
+        let d = PostGis::connect(settings).await.unwrap();
+        let t: FeatureType =
+            serde_json::from_str(r#"{"name":"tracks","geometry":{"type":"LineString","dimension":"XYZM"},"track":{}}"#)
+                .unwrap();
+        d.create(&t).await.unwrap();
+        let track = |id: &str, n: u32| {
+            let fix = |i| Coord { x: f64::from(i), y: 1.0, z: 2.0, m: 1.7e9 + f64::from(i) };
+            let append = Append { id: id.into(), fixes: (0..n).map(fix).collect(), properties: Vec::new() };
+            let feature = Arc::new(append.apply(None, &t.track_shape().unwrap()));
+            PersistEntry { id: id.into(), feature: Some(feature), version: 1 }
+        };
+        let entries = vec![track("one", 1), track("ten", 10)];
+        persist(&d, &t, entries.clone()).await;
+        database
+            .run(
+                "DO $$ BEGIN
+                   ASSERT (SELECT count(*) FROM tracks WHERE ST_IsValidTrajectory(geom)) = 2, 'not trajectories';
+                   ASSERT (SELECT ST_NPoints(geom) FROM tracks WHERE id = 'ten') = 10;
+                   ASSERT (SELECT ST_X(ST_GeometryN(ST_LocateAlong(geom, 1.7e9 + 4.5), 1)) FROM tracks WHERE id = 'ten') = 4.5;
+                   ASSERT (SELECT abs(ST_ClosestPointOfApproach(a.geom, b.geom) - 1.7e9) < 1
+                           FROM tracks a, tracks b WHERE a.id = 'one' AND b.id = 'ten');
+                 END $$",
+            )
+            .await;
+        let bases = d.load(&t, &["one".into(), "ten".into()]).await.unwrap().bases;
+        for (base, entry) in bases.into_iter().zip(entries) {
+            let Some(Base::Row(row)) = base else { panic!("no row") };
+            assert_eq!(Some(row.feature), entry.feature);
+        }
+    }
+}
