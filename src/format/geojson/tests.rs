@@ -64,9 +64,9 @@ fn wrong(geometry: &str, properties: &str) -> (String, String) {
 
 #[test]
 fn a_feature_is_written_with_every_property() {
-    let text = written(&ft(Dimension::XY), &full(), &Options { id_prefix: "t.", ..Options::default() });
+    let text = written(&ft(Dimension::XY), &full(), &Options { wfs_ids: true, ..Options::default() });
     let expected = json!({
-        "type": "Feature", "id": "t.a\"\\\u{e9}/1",
+        "type": "Feature", "id": "t.a_x22__x5C__xE9__x2F_1",
         "geometry": {"type": "Point", "coordinates": [7.1, -50.25]},
         "properties": {
             "text": "l1\nl2 \u{1}\u{1f6a2}", "small": -3, "large": i64::MAX, "speed": 0.1, "on": true,

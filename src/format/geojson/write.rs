@@ -1,5 +1,6 @@
 //! Features into GeoJSON text.
 
+use crate::format::gml::gml_id;
 use crate::format::json;
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::geometry::Reader;
@@ -10,8 +11,8 @@ use crate::model::{Dimension, Feature, FeatureType, Geometry, GeometryError, Geo
 pub struct Options<'a> {
     /// The CRS of the coordinates; `None`: CRS84.
     pub crs: Option<&'a CrsRef>,
-    /// Goes before every id: WFS wants `type.`.
-    pub id_prefix: &'a str,
+    /// Ids as WFS spells them everywhere ([`gml_id`]), not bare.
+    pub wfs_ids: bool,
     /// The ids of the properties to write, in this order; `None`: all.
     pub properties: Option<&'a [usize]>,
     /// Leaves the geometry out: it is written as null.
@@ -20,8 +21,8 @@ pub struct Options<'a> {
 
 /// Writes the features of one type.
 pub struct FeatureWriter {
-    /// All up to the id's own text.
-    head: Vec<u8>,
+    /// The type whose ids are written as WFS spells them.
+    wfs_ids: Option<String>,
     /// The property's id, and the text that goes before its value.
     properties: Vec<(usize, Vec<u8>)>,
     transform: Option<Transform>,
@@ -39,8 +40,6 @@ impl FeatureWriter {
                 &all
             }
         };
-        let mut head = br#"{"type":"Feature","id":""#.to_vec();
-        json::escaped(&mut head, options.id_prefix);
         let named = slots.iter().filter_map(|slot| Some((*slot, ft.properties.get(*slot)?)));
         let properties = named.enumerate().map(|(i, (slot, property))| {
             let mut before = if i == 0 { Vec::new() } else { vec![b','] };
@@ -50,7 +49,7 @@ impl FeatureWriter {
         });
         let stored = ft.geometry.and_then(|g| Crs::from_epsg(g.epsg)).unwrap_or(Crs::WGS84);
         FeatureWriter {
-            head,
+            wfs_ids: options.wfs_ids.then(|| ft.name.clone()),
             properties: properties.collect(),
             transform: Transform::between(stored, options.crs.map_or(Crs::WGS84, |c| c.crs)),
             swap: options.crs.is_some_and(|c| c.swap),
@@ -62,9 +61,12 @@ impl FeatureWriter {
     /// for, nothing is appended.
     pub fn write(&self, out: &mut Vec<u8>, feature: &Feature, tier: Option<&str>) -> Result<(), GeometryError> {
         let start = out.len();
-        out.extend_from_slice(&self.head);
-        json::escaped(out, &feature.id);
-        out.extend_from_slice(br#"","geometry":"#);
+        out.extend_from_slice(br#"{"type":"Feature","id":"#);
+        match &self.wfs_ids {
+            None => json::string(out, &feature.id),
+            Some(name) => json::string(out, &gml_id(name, &feature.id)),
+        }
+        out.extend_from_slice(br#","geometry":"#);
         match feature.geometry.as_ref().filter(|_| !self.skip_geometry) {
             None => out.extend_from_slice(b"null"),
             Some(geometry) => self.geometry(out, geometry).inspect_err(|_| out.truncate(start))?,

@@ -194,7 +194,7 @@ struct Encoder {
 
 impl Encoder {
     fn new(ft: &FeatureType, crs: &CrsRef, properties: Option<&[usize]>, skip_geometry: bool) -> Encoder {
-        let options = |skip_geometry| Options { crs: Some(crs), id_prefix: "", properties, skip_geometry };
+        let options = |skip_geometry| Options { crs: Some(crs), wfs_ids: false, properties, skip_geometry };
         Encoder {
             writer: FeatureWriter::new(ft, &options(skip_geometry)),
             without_geometry: FeatureWriter::new(ft, &options(true)),

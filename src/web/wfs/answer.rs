@@ -221,7 +221,7 @@ impl Part {
                 crs = if crs_was_asked { crs.in_xy_order() } else { CrsRef::crs84() };
                 let options = geojson::Options {
                     crs: Some(&crs),
-                    id_prefix: &format!("{}.", ft.name),
+                    wfs_ids: true,
                     properties: Some(&selection.properties),
                     skip_geometry: !selection.geometry,
                 };

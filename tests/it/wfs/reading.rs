@@ -245,3 +245,19 @@ async fn pages_beyond_the_end_are_empty_however_far() {
     }
     assert_eq!(server.ids("count=99999999999999999999999").await.len(), 5);
 }
+
+/// Whatever the id is: what one answer says is understood in the next request.
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_have_one_spelling_in_both_formats() {
+    let server = Server::with_ships().await;
+    let ship = r#"{"type":"Feature","id":"a/b,_x2F_ü\"","geometry":null,"properties":{"name":"odd"}}"#;
+    server.0.send("POST", "/collections/ships/items", &[], ship).await.expect(201);
+    let odd = "request=GetFeature&typeNames=ships&filter=<Filter><PropertyIsEqualTo><ValueReference>name</ValueReference>\
+               <Literal>odd</Literal></PropertyIsEqualTo></Filter>";
+    let gml = server.get(odd).await.xml();
+    let id = gml.children[0].children[0].attribute("id").unwrap();
+    assert_eq!(id, "ships.a_x2F_b_x2C__x5F_x2F__xFC__x22_");
+    let json = server.get(&format!("{odd}&outputFormat=application/json")).await.json();
+    assert_eq!(json["features"][0]["id"], id);
+    assert_eq!(server.ids(&format!("resourceId={id}")).await, [id]);
+}
