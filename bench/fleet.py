@@ -97,7 +97,7 @@ class Expected:
 
 
 FEATURE = re.compile(
-    rb'"id":"(?:\w+\.)?s(\d+)".*?"coordinates":\[([-\d.eE]+),([-\d.eE]+)\].*?"seq":(\d+)', re.DOTALL
+    rb'"id":"(?:\w+\.)?s(\d+)".*?"coordinates":\[([-\d.eE]+),([-\d.eE]+)\].*?"seq":(\d+),', re.DOTALL
 )
 
 

@@ -58,6 +58,8 @@ class Server:
         self.process = subprocess.Popen(
             [binary, "serve", "--config", "config/clustered.toml", "--listen", self.address],
             cwd=REPO, stdout=self.log, stderr=subprocess.STDOUT,
+            # Exports are one answer each.
+            env={**os.environ, "ALLUVIUM__SERVER__MAX_LIMIT": str(1 << 40)},
         )
         self.connection = None
 
@@ -135,12 +137,34 @@ class Server:
                 raise SystemExit(f"'{collection}' was not persisted within {seconds} s")
             time.sleep(0.5)
 
+    def swept(self, collection):
+        """Features of it that this instance has persisted."""
+        status, body = self.request("GET", "/admin/status")
+        if status != 200:
+            raise SystemExit(f"/admin/status: {status} {body.decode()}")
+        return sum(p["swept_features"] for p in json.loads(body)["partitions"] if p["feature_type"] == collection)
+
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
         self.process.kill()
         self.log.close()
+
+
+def persist_rate(servers, collection, features):
+    """Features a second, from the first batch that is persisted to the last one."""
+    deadline = time.monotonic() + 300
+    first = None
+    while True:
+        now, swept = time.monotonic(), sum(s.swept(collection) for s in servers)
+        if swept and first is None:
+            first = now, swept
+        if swept >= features:
+            return (swept - first[1]) / max(now - first[0], 1e-3)
+        if now > deadline:
+            raise SystemExit(f"'{collection}' was not persisted within 300 s")
+        time.sleep(0.05)
 
 
 def export_path(collection, output_format):
