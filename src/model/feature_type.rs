@@ -32,6 +32,9 @@ pub struct FeatureType {
     /// The features are tracks: lines of fixes with their times as M, to which fixes are appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub track: Option<TrackSettings>,
+    /// The point type whose positions these tracks are made of, id by id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track_of: Option<String>,
     /// How long a feature must go without a change before it is persisted and leaves the transient index.
     #[serde(default)]
     pub expiry: Expiry,
@@ -176,6 +179,15 @@ impl FeatureType {
     }
 
     fn check_track(&self) -> Result<(), SchemaError> {
+        if self.track_of.is_some() {
+            if self.track.is_none() {
+                return Err(SchemaError::new("track_of", "needs track = {}"));
+            }
+            if let Some(p) = self.properties.iter().find(|p| !p.nullable) {
+                let what = format!("property '{}' must be nullable: no position is refused for its track", p.name);
+                return Err(SchemaError::new("track_of", what));
+            }
+        }
         let Some(track) = &self.track else { return Ok(()) };
         let column = self.geometry.ok_or_else(|| SchemaError::new("track", "a track needs a geometry"))?;
         if !matches!(column.kind, GeometryKind::LineString | GeometryKind::MultiLineString) || !column.dimension.has_m()

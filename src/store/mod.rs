@@ -5,6 +5,7 @@
 
 pub mod api;
 mod catalogue;
+mod derived;
 mod merge;
 mod state;
 mod sweeper;

@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::api::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError};
 use super::state::TypeState;
-use super::{Store, merge};
+use super::{Store, derived, merge};
 use crate::format::record;
 use crate::log::NewRecord;
 use crate::model::{
@@ -86,8 +86,7 @@ impl Resolver<'_> {
         }
         for (name, ids) in wanted {
             let state = self.store.state(name).ok_or_else(|| WriteError::UnknownType(name.to_owned()))?;
-            let mut work =
-                TypeWork { state, changes: Vec::new(), known: FxHashMap::default(), overlay: FxHashMap::default() };
+            let mut work = TypeWork::new(state);
             if !ids.is_empty() {
                 let found = self.read(&work.state, Filter::ids(ids.iter().cloned())).await?;
                 work.known = found.into_iter().map(|f| (f.id.clone(), f)).collect();
@@ -183,7 +182,20 @@ impl Resolver<'_> {
         Ok(ids.into_iter().map(|f| f.id.clone()).collect())
     }
 
-    fn finish(self, ids: Vec<Vec<FeatureId>>) -> Result<Resolved, WriteError> {
+    /// Adds what the positions written here mean for the types that are tracks of them.
+    fn derive(&mut self) {
+        let now_ms = self.store.clock.now_ms();
+        for tracks in self.store.feature_types() {
+            let Some(points) = tracks.track_of.as_ref().and_then(|name| self.types.get(name)) else { continue };
+            let appends = derived::appends(&points.state.feature_type, &tracks, &points.changes, now_ms);
+            let Some(state) = self.store.state(&tracks.name).filter(|_| !appends.is_empty()) else { continue };
+            let work = self.types.entry(tracks.name.clone()).or_insert_with(|| TypeWork::new(state));
+            work.changes.extend(appends.into_iter().map(Change::Append));
+        }
+    }
+
+    fn finish(mut self, ids: Vec<Vec<FeatureId>>) -> Result<Resolved, WriteError> {
+        self.derive();
         let mut resolved = Resolved { ids, records: Vec::new(), places: Vec::new() };
         for work in self.types.into_values() {
             let ft = &work.state.feature_type;
@@ -212,6 +224,10 @@ impl Resolver<'_> {
 }
 
 impl TypeWork {
+    fn new(state: Arc<TypeState>) -> TypeWork {
+        TypeWork { state, changes: Vec::new(), known: FxHashMap::default(), overlay: FxHashMap::default() }
+    }
+
     fn has(&self, id: &FeatureId) -> bool {
         self.overlay.get(id).map_or_else(|| self.known.contains_key(id), Option::is_some)
     }

@@ -23,7 +23,16 @@ expiry = 3600
 properties = [{ name = "driver", type = "string", nullable = false }]
 [[feature_types]]
 name = "points"
-geometry = { type = "Point" }
+geometry = { type = "Point", epsg = 3857 }
+expiry = 3600
+properties = [{ name = "name", type = "string" }, { name = "seen", type = "date-time" }]
+[[feature_types]]
+name = "paths"
+geometry = { type = "LineString", dimension = "XYM" }
+track = {}
+track_of = "points"
+expiry = 3600
+properties = [{ name = "name", type = "string" }]
 "#;
 
 fn fix(time: i64, x: f64) -> Value {
@@ -124,6 +133,46 @@ async fn many_tracks_grow_by_lines() {
         assert_eq!(vertices.as_array().unwrap().len(), 500);
         assert_eq!(vertices[1][0], json!(f64::from(n + 5) / 100.0));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_written_in_any_way_grow_the_track() {
+    let server = Server::start(TYPES).await;
+    let point = "/collections/points/items/p";
+    let at = |x: f64, second: u32| {
+        json!({ "type": "Feature", "id": "p", "geometry": { "type": "Point", "coordinates": [x, 0] },
+                "properties": { "name": format!("n{second}"), "seen": format!("2026-01-01T00:00:{second:02}Z") } })
+    };
+    let geojson = &[("content-type", "application/geo+json")];
+    server.send("PUT", point, geojson, at(1.0, 1).to_string()).await.expect(204);
+    let lines = format!("{}\n{}\n", at(4.0, 4), at(3.0, 3));
+    server
+        .send("POST", "/collections/points/items", &[("content-type", "application/x-ndjson")], lines)
+        .await
+        .expect(200);
+    let patch = json!({ "geometry": { "type": "Point", "coordinates": [2, 0] }, "properties": { "seen": "2026-01-01T00:00:02Z" } });
+    server
+        .send("PATCH", point, &[("content-type", "application/merge-patch+json")], patch.to_string())
+        .await
+        .expect(204);
+    let renamed = json!({ "properties": { "name": "moored" } });
+    server
+        .send("PATCH", point, &[("content-type", "application/merge-patch+json")], renamed.to_string())
+        .await
+        .expect(204);
+    let transaction = r#"<wfs:Transaction service="WFS" version="2.0.0" xmlns:wfs="http://www.opengis.net/wfs/2.0" xmlns:fes="http://www.opengis.net/fes/2.0">
+      <wfs:Update typeName="points"><wfs:Property><wfs:ValueReference>geom</wfs:ValueReference><wfs:Value>
+      <gml:Point xmlns:gml="http://www.opengis.net/gml/3.2" srsName="urn:ogc:def:crs:OGC:1.3:CRS84"><gml:pos>5 0</gml:pos></gml:Point></wfs:Value></wfs:Property>
+      <wfs:Property><wfs:ValueReference>seen</wfs:ValueReference><wfs:Value>2026-01-01T00:00:05Z</wfs:Value></wfs:Property>
+      <fes:Filter><fes:ResourceId rid="points.p"/></fes:Filter></wfs:Update></wfs:Transaction>"#;
+    server.send("POST", "/wfs", &[("content-type", "text/xml")], transaction).await.expect(200);
+    let path = server.get("/collections/paths/items/p").await.expect(200).json();
+    let vertices = path["geometry"]["coordinates"].as_array().unwrap().clone();
+    let longitudes: Vec<f64> = vertices.iter().map(|v| v[0].as_f64().unwrap().round()).collect();
+    assert_eq!(longitudes, [1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(path["properties"]["name"], "n3", "the last position that named it");
+    server.send("DELETE", point, &[], "").await.expect(204);
+    server.get("/collections/paths/items/p").await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
