@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 SEEDS ?= 1000
 
-.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim bench clean
+.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim bench bench-track clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +41,9 @@ sim: ## simulate with random faults: make sim SEEDS=1000
 bench: ## measure beside the limits of the parts, on the clustered stack
 	tests/stack/install build stack bench
 	bench/run
+
+bench-track: build ## measure a track of 100,000 fixes beside updating the whole line (ALLUVIUM_POSTGRES: a PostGIS)
+	bench/track
 
 clean: ## remove all that was built, and the stack with its data
 	tests/stack/down --clean
