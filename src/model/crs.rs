@@ -2,7 +2,7 @@
 //! from one to another. Stored coordinates are always x,y (longitude, latitude; easting, northing).
 //!
 //! Owns the table of the CRS that are known: those two-dimensional ones of the EPSG registry for which [`Transform`] agrees with
-//! PROJ (without grid files) to two millimetres in the area of use, or, where PROJ has several datum shifts for parts of it, with the
+//! PROJ (without grid files) to a millimetre in the area of use, or, where PROJ has several datum shifts for parts of it, with the
 //! one for most of it. Any other is an unknown CRS, and said to be, rather than some metres off.
 
 mod table;

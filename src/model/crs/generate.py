@@ -27,7 +27,7 @@ from pyproj.enums import PJType, TransformDirection
 warnings.simplefilter("ignore")
 HERE = os.path.dirname(os.path.abspath(__file__))
 GRID = 5
-EXACT_MM = 2
+EXACT_MM = 1
 REGIONAL_MM = 3000
 
 # What people use, and one of each projection method: these go into points.tsv, for the test that runs always.
@@ -68,6 +68,19 @@ def helmert(definition):
     return shift
 
 
+def authalic(crs):
+    """The projection of a CRS whose way back goes by the authalic latitude, which PROJ before 9.7 takes from a series of three
+    terms, up to 1.6 mm off; its way there is exact."""
+    words = crs.to_proj4(4).split() if crs.is_projected else []
+    return pyproj.Proj(crs) if {"+proj=laea", "+proj=cea", "+proj=eqearth"}.intersection(words) else None
+
+
+def mended(projection, x, y):
+    """The coordinates that PROJ takes back to where x, y belong: x, y less what its way back and there again adds to them."""
+    there_x, there_y = projection(*projection(x, y, inverse=True))
+    return 2 * x - there_x, 2 * y - there_y
+
+
 def northing_first(crs):
     first, second = crs.axis_info[:2]
     return (first.direction, second.direction) == ("north", "east") or (
@@ -95,6 +108,7 @@ def candidate(info):
     if geographic and any(a.unit_name != "degree" for a in crs.axis_info[:2]):
         return "not in degrees"
     forward = pyproj.Transformer.from_crs(4326, crs, always_xy=True)
+    equal_area = authalic(crs)
     points, shifts = [], Counter()
     for lon, lat in samples(area):
         x, y = forward.transform(lon, lat)
@@ -107,7 +121,8 @@ def candidate(info):
             definition = forward.definition
         shift = helmert(definition)
         # A shift drops the height that it makes, so the way back ends a little beside where the way there began.
-        back = forward.transform(x, y, direction=TransformDirection.INVERSE)
+        reached = mended(equal_area, x, y) if equal_area else (x, y)
+        back = forward.transform(*reached, direction=TransformDirection.INVERSE)
         points.append((lon, lat, x, y, *back, shift))
         shifts[shift] += 1
     if not points:

@@ -11,8 +11,8 @@ const R: f64 = 6_378_137.0;
 
 /// Takes coordinates from one CRS to another, x,y (easting, northing; longitude, latitude in degrees) in both.
 ///
-/// Between a CRS of the table and WGS 84 it agrees with PROJ to two millimetres inside the CRS's area of use (see `generate.py`); between two others
-/// it goes by way of WGS 84.
+/// Between a CRS of the table and WGS 84 it agrees with PROJ to a millimetre inside the CRS's area of use (see `generate.py`);
+/// between two others it goes by way of WGS 84.
 #[derive(Clone, Debug)]
 pub struct Transform {
     from: Crs,
