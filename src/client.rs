@@ -75,6 +75,11 @@ impl Client {
             .map_err(|e| ClientError::Other(format!("the server's answer is no summary: {e}")))
     }
 
+    /// A WFS request. Its answer is XML, of which the status is all that is looked at.
+    pub async fn post_wfs(&self, request: String) -> Result<(), ClientError> {
+        self.send(Method::POST, "/wfs", "text/xml", Bytes::from(request)).await.map(|_| ())
+    }
+
     async fn send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let mut request = Request::builder()
             .method(method)

@@ -1,7 +1,9 @@
 //! The demo's ships: replays a day's AIS reports to a server, through the HTTP API like any other client.
 //!
-//! Owns the timing: reports come in their order, faster than life, with long silences cut short, over and over, as if they were
-//! made now. When the server is slower than the reports, it gets the latest state of each ship less often; nothing piles up.
+//! Owns the timing: reports come in their order, faster than life, with long silences cut short, round after round, as if they
+//! were made now. When the server is slower than the reports, it gets the latest state of each ship less often; nothing piles up.
+//! The tracks are the server's work; each round begins them anew, else a line would lead from where a ship ended to where it
+//! begins again.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -23,8 +25,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// A silence longer than this, in data time, becomes [`SHORT_GAP`].
 const LONG_GAP_MS: i64 = 60_000;
 const SHORT_GAP_MS: i64 = 1000;
-/// Positions in a track, at most: the latest.
-const TRACK_FIXES: usize = 200;
 /// Lines in one request, at most: what the server writes as one batch.
 const LINES: usize = 1000;
 
@@ -43,7 +43,7 @@ impl ReplayOptions {
     }
 }
 
-/// Replays into the collections `ships` and `ship_tracks`, until it is cancelled. A server that is not available is waited for;
+/// Replays into the collection `ships`, whose tracks are `ship_tracks`, until it is cancelled. A server that is not available is waited for;
 /// one that refuses ends the replay.
 pub async fn run(options: ReplayOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = Client::new(&options.server, options.api_key.as_deref())?;
@@ -59,8 +59,12 @@ pub async fn run(options: ReplayOptions, shutdown: CancellationToken) -> anyhow:
         let data_time_ms = began.elapsed().as_secs_f64() * 1000.0 * options.speed;
         replay.advance(data_time_ms as i64, SystemClock.now_ms());
         let sending = async {
-            send(&client, "ships", &replay.fleet, &mut replay.moved, Ship::write_position).await?;
-            send(&client, "ship_tracks", &replay.fleet, &mut replay.grown, Ship::write_track).await
+            send(&client, &replay.fleet, &mut replay.moved).await?;
+            if replay.round_is_over {
+                remove_tracks(&client).await?;
+                replay.round_is_over = false;
+            }
+            Ok(())
         };
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -77,21 +81,15 @@ pub async fn run(options: ReplayOptions, shutdown: CancellationToken) -> anyhow:
 }
 
 /// Sends those ships that are marked, and takes the mark from those that the server has.
-async fn send(
-    client: &Client,
-    collection: &str,
-    fleet: &[Ship],
-    marked: &mut BTreeSet<usize>,
-    write: fn(&Ship, &mut Vec<u8>),
-) -> Result<(), ClientError> {
+async fn send(client: &Client, fleet: &[Ship], marked: &mut BTreeSet<usize>) -> Result<(), ClientError> {
     while !marked.is_empty() {
         let batch: Vec<usize> = marked.iter().copied().take(LINES).collect();
         let mut lines = Vec::new();
         for ship in &batch {
-            write(&fleet[*ship], &mut lines);
+            fleet[*ship].write(&mut lines);
             lines.push(b'\n');
         }
-        let summary = client.post_lines(collection, Bytes::from(lines)).await?;
+        let summary = client.post_lines("ships", Bytes::from(lines)).await?;
         if let Some(error) = summary.errors.first() {
             tracing::warn!(rejected = summary.rejected, "the server took not every ship: {}", error.detail);
         }
@@ -102,6 +100,15 @@ async fn send(
     Ok(())
 }
 
+/// Every track, in one transaction.
+async fn remove_tracks(client: &Client) -> Result<(), ClientError> {
+    let request = r#"<Transaction service="WFS" version="2.0.0" xmlns="http://www.opengis.net/wfs/2.0">
+        <Delete typeName="ship_tracks"><Filter xmlns="http://www.opengis.net/fes/2.0">
+            <Not><PropertyIsNull><ValueReference>mmsi</ValueReference></PropertyIsNull></Not>
+        </Filter></Delete></Transaction>"#;
+    client.post_wfs(request.to_owned()).await
+}
+
 /// The reports and where in them the replay is. Pure: the clock comes in as a number.
 struct Replay {
     /// In the order of their time. The replay's own time of each, milliseconds from the first, without the long silences.
@@ -110,9 +117,10 @@ struct Replay {
     next: usize,
     /// When the present round began, in the replay's time.
     round_ms: i64,
-    /// Ships whose position, or whose track, the server has yet to be told.
+    /// Nothing more is played until the tracks have been removed.
+    round_is_over: bool,
+    /// Ships whose position the server has yet to be told.
     moved: BTreeSet<usize>,
-    grown: BTreeSet<usize>,
 }
 
 /// What a ship said.
@@ -135,8 +143,6 @@ struct Ship {
     report: String,
     /// Milliseconds since the epoch.
     time_ms: i64,
-    /// Positions that differ each from the one before, with their times.
-    track: Vec<([f64; 2], i64)>,
 }
 
 impl Replay {
@@ -178,115 +184,61 @@ impl Replay {
                 (ship.position, ship.report) = (report.position, report.members.clone());
             }
         }
-        let moved = (0..fleet.len()).collect();
-        Ok(Replay { reports, fleet, next: 0, round_ms: 0, moved, grown: BTreeSet::new() })
+        // Tracks of an earlier run may be there.
+        Ok(Replay { reports, fleet, next: 0, round_ms: 0, round_is_over: true, moved: BTreeSet::new() })
     }
 
-    /// Plays what is due at `replay_ms` after the beginning, at the wall clock's `now_ms`.
+    /// Plays what is due at `replay_ms` after the beginning, at the wall clock's `now_ms`, to the end of the round at most.
     fn advance(&mut self, replay_ms: i64, now_ms: i64) {
-        for ship in self.fleet.iter_mut().filter(|s| s.time_ms == 0) {
-            ship.time_ms = now_ms;
-            ship.track.push((ship.position, now_ms));
+        if self.round_is_over {
+            return;
         }
-        // A machine that slept takes up where it was instead of playing all rounds it missed.
-        let mut rounds = 0;
-        while let Some((at, report)) = self.reports.get(self.next) {
+        for (i, ship) in self.fleet.iter_mut().enumerate().filter(|(_, ship)| ship.time_ms == 0) {
+            ship.time_ms = now_ms;
+            self.moved.insert(i);
+        }
+        while let Some((at, report)) = self.reports.get(self.next).filter(|_| !self.round_is_over) {
             if self.round_ms + at > replay_ms {
                 return;
             }
-            self.fleet[report.ship].take(report, now_ms);
+            let ship = &mut self.fleet[report.ship];
+            ship.position = report.position;
+            ship.report.clone_from(&report.members);
+            ship.time_ms = now_ms;
             self.moved.insert(report.ship);
-            if self.fleet[report.ship].track.len() > 1 {
-                self.grown.insert(report.ship);
-            }
             self.next += 1;
             if self.next == self.reports.len() {
-                (self.next, rounds) = (0, rounds + 1);
-                self.round_ms = if rounds > 1 { replay_ms } else { self.round_ms + at + SHORT_GAP_MS };
-                // Else a line would lead from where each ship ended to where it begins again.
-                self.fleet.iter_mut().for_each(|ship| ship.track.clear());
-                self.grown.clear();
+                let next_round = self.round_ms + at + SHORT_GAP_MS;
+                // A machine that slept takes up where it was instead of playing all rounds it missed.
+                self.round_ms = if replay_ms - next_round > *at { replay_ms } else { next_round };
+                (self.next, self.round_is_over) = (0, true);
             }
         }
     }
 }
 
 impl Ship {
-    fn take(&mut self, report: &Report, now_ms: i64) {
-        self.position = report.position;
-        self.report.clone_from(&report.members);
-        self.time_ms = now_ms;
-        if self.track.last().is_none_or(|(last, _)| *last != report.position) {
-            self.track.push((report.position, now_ms));
-            if self.track.len() > TRACK_FIXES {
-                self.track.remove(0);
-            }
-        }
-    }
-
-    fn write_position(&self, out: &mut Vec<u8>) {
-        self.begin(out, "Point");
-        position(out, self.position);
-        self.properties(out);
-        out.extend_from_slice(self.members.as_bytes());
-        out.extend_from_slice(self.report.as_bytes());
-        member(out, "time", self.time_ms);
-        out.extend_from_slice(b"}}");
-    }
-
-    fn write_track(&self, out: &mut Vec<u8>) {
-        self.begin(out, "LineString");
-        out.push(b'[');
-        for (i, (at, _)) in self.track.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
-            position(out, *at);
-        }
-        out.push(b']');
-        self.properties(out);
-        out.extend_from_slice(br#","fixes":"#);
-        json::integer(out, self.track.len() as i64);
-        if let (Some((_, start)), Some((_, end))) = (self.track.first(), self.track.last()) {
-            member(out, "start", *start);
-            member(out, "end", *end);
-        }
-        out.extend_from_slice(b"}}");
-    }
-
-    fn begin(&self, out: &mut Vec<u8>, kind: &str) {
+    /// Appends the ship as a GeoJSON Feature.
+    fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"type":"Feature","id":""#);
         json::integer(out, self.mmsi);
-        out.extend_from_slice(br#"","geometry":{"type":""#);
-        out.extend_from_slice(kind.as_bytes());
-        out.extend_from_slice(br#"","coordinates":"#);
-    }
-
-    fn properties(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(br#"},"properties":{"mmsi":"#);
+        out.extend_from_slice(br#"","geometry":{"type":"Point","coordinates":["#);
+        json::number(out, self.position[0]);
+        out.push(b',');
+        json::number(out, self.position[1]);
+        out.extend_from_slice(br#"]},"properties":{"mmsi":"#);
         json::integer(out, self.mmsi);
         out.extend_from_slice(br#","name":"#);
         match &self.name {
             Some(name) => json::string(out, name),
             None => out.extend_from_slice(b"null"),
         }
+        out.extend_from_slice(self.members.as_bytes());
+        out.extend_from_slice(self.report.as_bytes());
+        out.extend_from_slice(br#","time":""#);
+        json::instant(out, self.time_ms * 1000);
+        out.extend_from_slice(br#""}}"#);
     }
-}
-
-fn position(out: &mut Vec<u8>, [lon, lat]: [f64; 2]) {
-    out.push(b'[');
-    json::number(out, lon);
-    out.push(b',');
-    json::number(out, lat);
-    out.push(b']');
-}
-
-fn member(out: &mut Vec<u8>, name: &str, time_ms: i64) {
-    out.push(b',');
-    json::string(out, name);
-    out.extend_from_slice(b":\"");
-    json::instant(out, time_ms * 1000);
-    out.push(b'"');
 }
 
 /// Where in a row what is read of every report stands.
@@ -401,36 +353,33 @@ mod tests {
     #[test]
     fn every_ship_is_there_at_once() {
         let mut replay = replay(ROWS);
+        replay.round_is_over = false;
         replay.advance(0, 1_000_000);
         assert_eq!(replay.moved, BTreeSet::from([0, 1]));
-        let feature = json(|out| replay.fleet[0].write_position(out));
+        let feature = json(|out| replay.fleet[0].write(out));
         let expected = serde_json::json!({
             "type": "Feature", "id": "1", "geometry": {"type": "Point", "coordinates": [20.5, 10.5]},
             "properties": {"mmsi": 1, "name": "A \"B\"", "callsign": "XY1", "vessel_type": 70.0, "length": 100.0, "draft": 6.1,
                            "status": 5.0, "sog": 3.5, "time": "1970-01-01T00:16:40Z"}
         });
         assert_eq!(feature, expected);
-        assert!(replay.grown.is_empty());
     }
 
     #[test]
     fn reports_come_when_they_are_due_and_a_silence_is_cut_short() {
         let mut replay = replay(ROWS);
+        replay.round_is_over = false;
         replay.advance(0, 1000);
         replay.moved.clear();
         replay.advance(19_999, 2000);
-        assert_eq!((replay.moved.clone(), replay.grown.len()), (BTreeSet::from([1]), 0));
+        assert_eq!(replay.moved, BTreeSet::from([1]));
         replay.advance(20_000, 3000);
-        assert_eq!((replay.moved.clone(), replay.grown.clone()), (BTreeSet::from([0, 1]), BTreeSet::from([0])));
-        let track = json(|out| replay.fleet[0].write_track(out));
-        assert_eq!(track["geometry"]["coordinates"], serde_json::json!([[20.5, 10.5], [20.5, 10.6]]));
-        assert_eq!(track["properties"]["fixes"], 2);
-        assert_eq!(track["properties"]["start"], "1970-01-01T00:00:01Z");
-        assert_eq!(track["properties"]["end"], "1970-01-01T00:00:03Z");
-        // Twenty hours of silence take a second; then the next round begins with tracks of its own.
-        replay.advance(21_000, 4000);
-        assert_eq!(replay.next, 0);
-        assert!(replay.fleet.iter().all(|s| s.track.is_empty()) && replay.grown.is_empty());
+        assert_eq!(replay.moved, BTreeSet::from([0, 1]));
+        assert_eq!((replay.fleet[0].position, replay.fleet[0].time_ms), ([20.5, 10.6], 3000));
+        // Twenty hours of silence take a second. The next round waits until the tracks are gone.
+        replay.advance(22_000, 4000);
+        assert_eq!((replay.next, replay.round_is_over, replay.fleet[0].position), (0, true, [20.5, 10.7]));
+        replay.round_is_over = false;
         replay.advance(22_000, 5000);
         assert_eq!((replay.next, replay.fleet[0].position), (1, [20.5, 10.5]));
     }
@@ -438,8 +387,9 @@ mod tests {
     #[test]
     fn a_long_pause_is_not_made_up_for() {
         let mut replay = replay(ROWS);
+        replay.round_is_over = false;
         replay.advance(1_000_000_000, 1000);
-        assert!(replay.round_ms >= 999_000_000);
+        assert_eq!(replay.round_ms, 1_000_000_000);
     }
 
     #[test]
