@@ -175,6 +175,48 @@ async fn positions_written_in_any_way_grow_the_track() {
     server.get("/collections/paths/items/p").await.expect(200);
 }
 
+/// What is read can be written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_times_of_whole_tracks_are_read_and_written() {
+    let server = Server::start(TYPES).await;
+    let json_type = [("content-type", "application/geo+json")];
+    for (collection, times, expected) in [
+        ("tracks", &[100.5][..], json!(["1970-01-01T00:01:40.5Z", "1970-01-01T00:01:40.5Z"])),
+        ("tracks", &[300.0, 100.000001], json!(["1970-01-01T00:01:40.000001Z", "1970-01-01T00:05:00Z"])),
+        (
+            "trips",
+            &[0.0, 1.0, 100.0],
+            json!([["1970-01-01T00:00:00Z", "1970-01-01T00:00:01Z"], ["1970-01-01T00:01:40Z", "1970-01-01T00:01:40Z"]]),
+        ),
+    ] {
+        let items = format!("/collections/{collection}/items");
+        let id = times.len();
+        let fixes: Vec<Value> = times.iter().map(|t| json!({ "time": t, "coordinates": [t / 100.0, 50.0] })).collect();
+        let properties = if collection == "trips" { json!({ "driver": "Ada" }) } else { json!({}) };
+        let body = json!({ "fixes": fixes, "properties": properties });
+        append_to(&server, &format!("{items}/{id}/track"), &body).await.expect(204);
+        let read = server.get(&format!("{items}/{id}")).await.expect(200);
+        assert_eq!(read.json()["datetimes"], expected);
+        server.send("PUT", &format!("{items}/copy{id}"), &json_type, read.text()).await.expect(204);
+        let copy = server.get(&format!("{items}/copy{id}")).await.expect(200).json();
+        assert_eq!((&copy["geometry"], &copy["datetimes"]), (&read.json()["geometry"], &expected));
+        let lean = server.get(&format!("{items}?skipGeometry=true")).await.expect(200).json();
+        assert_eq!(lean["features"][0].get("datetimes"), None);
+    }
+    for (datetimes, word) in [
+        (json!(["2026-01-01T00:00:00Z"]), "1 times for 2 positions"),
+        (json!(["2026-01-01T00:00:00Z", "soon"]), "soon"),
+        (json!("2026-01-01T00:00:00Z"), "a time for each position"),
+    ] {
+        let body = json!({ "type": "Feature", "properties": {}, "datetimes": datetimes,
+            "geometry": { "type": "LineString", "coordinates": [[1, 2], [3, 4]] } });
+        let answer =
+            server.send("PUT", "/collections/tracks/items/bad", &json_type, body.to_string()).await.expect(400).json();
+        assert_eq!(answer["pointer"], "/datetimes", "{answer}");
+        assert!(answer["detail"].as_str().unwrap().contains(word), "{answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_fix_is_told() {
     let server = Server::start(TYPES).await;

@@ -5,7 +5,8 @@
 //! property's type, and an error names the member by a JSON pointer.
 //!
 //! Coordinates are longitude, latitude of WGS 84 unless another CRS is agreed upon (OGC API - Features Part 2); they are X, Y
-//! and, where the feature type has it, Z. M is neither written nor, but as a fourth ordinate, read.
+//! and, where the feature type has it, Z. M is neither written nor, but as a fourth ordinate, read; the times of tracks have a member of
+//! their own.
 
 mod coordinates;
 mod read;

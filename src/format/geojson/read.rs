@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 
 use super::coordinates::Positions;
+use super::track;
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::feature_type::GEOMETRY;
 use crate::model::{Feature, FeatureId, FeatureType, Geometry, PropertyType, SchemaError, Value, check_id};
@@ -190,8 +191,8 @@ impl<'a> FeatureReader<'a> {
     }
 
     fn feature_text(&self, text: &str) -> Result<ParsedFeature, ParseError> {
-        let names = ["type", "id", "geometry", "properties", "crs"];
-        let [kind, id, geometry, properties, crs] = named(text, names)?;
+        let names = ["type", "id", "geometry", "properties", "crs", "datetimes"];
+        let [kind, id, geometry, properties, crs, datetimes] = named(text, names)?;
         if kind.and_then(unescaped).as_deref() != Some("Feature") {
             return Err(ParseError::new("\"Feature\" is expected").within("type"));
         }
@@ -200,6 +201,12 @@ impl<'a> FeatureReader<'a> {
         let geometry = match geometry {
             Some(raw) => self.positions.geometry(raw.get()).map_err(|e| e.within("geometry"))?,
             None => None,
+        };
+        let geometry = match (geometry, datetimes, self.ft.track_shape()) {
+            (Some(line), Some(raw), Some(shape)) => {
+                track::of_times(&line, raw, &shape).map_err(|e| e.within("datetimes"))?
+            }
+            (geometry, ..) => geometry,
         };
         let mut values = vec![Value::Null; self.ft.properties.len()];
         if let Some(raw) = properties.filter(|raw| raw.get() != "null") {

@@ -1,5 +1,6 @@
 //! Features into GeoJSON text.
 
+use super::track;
 use crate::format::gml::gml_id;
 use crate::format::json;
 use crate::model::crs::{Crs, CrsRef, Transform};
@@ -28,6 +29,8 @@ pub struct FeatureWriter {
     transform: Option<Transform>,
     swap: bool,
     skip_geometry: bool,
+    /// The features are tracks, whose times are written beside their lines.
+    tracks: bool,
 }
 
 impl FeatureWriter {
@@ -54,10 +57,11 @@ impl FeatureWriter {
             transform: Transform::between(stored, options.crs.map_or(Crs::WGS84, |c| c.crs)),
             swap: options.crs.is_some_and(|c| c.swap),
             skip_geometry: options.skip_geometry,
+            tracks: ft.track.is_some(),
         }
     }
 
-    /// Appends `feature`; `tier` becomes a member `"tier"` where it is given. When its geometry has no place in the CRS asked
+    /// Appends `feature`, a track with its times as `"datetimes"`; `tier` becomes a member `"tier"` where it is given. When its geometry has no place in the CRS asked
     /// for, nothing is appended.
     pub fn write(&self, out: &mut Vec<u8>, feature: &Feature, tier: Option<&str>) -> Result<(), GeometryError> {
         let start = out.len();
@@ -67,7 +71,8 @@ impl FeatureWriter {
             Some(name) => json::string(out, &gml_id(name, &feature.id)),
         }
         out.extend_from_slice(br#","geometry":"#);
-        match feature.geometry.as_ref().filter(|_| !self.skip_geometry) {
+        let geometry = feature.geometry.as_ref().filter(|_| !self.skip_geometry);
+        match geometry {
             None => out.extend_from_slice(b"null"),
             Some(geometry) => self.geometry(out, geometry).inspect_err(|_| out.truncate(start))?,
         }
@@ -77,6 +82,10 @@ impl FeatureWriter {
             json::value(out, feature.value(*slot));
         }
         out.push(b'}');
+        if let Some(line) = geometry.filter(|_| self.tracks) {
+            out.extend_from_slice(br#","datetimes":"#);
+            track::times(out, &mut line.reader());
+        }
         if let Some(tier) = tier {
             out.extend_from_slice(br#","tier":"#);
             json::string(out, tier);
@@ -147,7 +156,7 @@ impl FeatureWriter {
 }
 
 /// A count, and so many of something, as a JSON array.
-fn list(out: &mut Vec<u8>, r: &mut Reader<'_>, each: impl Fn(&mut Vec<u8>, &mut Reader<'_>)) {
+pub(super) fn list(out: &mut Vec<u8>, r: &mut Reader<'_>, each: impl Fn(&mut Vec<u8>, &mut Reader<'_>)) {
     out.push(b'[');
     for i in 0..r.count() {
         if i > 0 {
