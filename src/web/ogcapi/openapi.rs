@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::{GEOJSON, JSON, JSON_SCHEMA, OPENAPI, fresh_json, json_only};
+use super::{GEOJSON, JSON, JSON_SCHEMA, OPENAPI, bulk, fresh_json, json_only};
 use crate::web::Web;
 use crate::web::access::Caller;
 use crate::web::problem::Result;
@@ -125,7 +125,7 @@ fn add_writes(paths: &mut serde_json::Map<String, Value>) {
     });
     let items = "/collections/{collectionId}/items";
     let item = "/collections/{collectionId}/items/{featureId}";
-    let features = [GEOJSON, "application/x-ndjson", "application/geo+json-seq"];
+    let features = [&[GEOJSON], bulk::MEDIA_TYPES].concat();
     for (path, method, id, summary, parameters, success, answer, body) in [
         (
             "/collections",
@@ -187,6 +187,26 @@ fn add_writes(paths: &mut serde_json::Map<String, Value>) {
             done("Deleted"),
             None,
         ),
+        (
+            "/collections/{collectionId}/items/{featureId}/track",
+            "post",
+            "appendFixes",
+            "Adds fixes to a track; the first makes the track",
+            &["collectionId", "featureId", "Content-Crs"],
+            "204",
+            done("Written"),
+            Some(body(&[JSON], "fixes")),
+        ),
+        (
+            "/collections/{collectionId}/track",
+            "post",
+            "appendFixesToTracks",
+            "Adds fixes to tracks, those of one track a line, each with the track's id",
+            &["collectionId", "Content-Crs"],
+            "200",
+            done("The lines have been read; the answer counts them"),
+            Some(body(bulk::MEDIA_TYPES, "fixes")),
+        ),
     ] {
         let mut operation = operation(id, summary, parameters, json!(null));
         if let Some(body) = body {
@@ -196,7 +216,7 @@ fn add_writes(paths: &mut serde_json::Map<String, Value>) {
         if path == items {
             operation["responses"]["200"] = done("The lines have been read; the answer counts them");
         }
-        paths[path][method] = operation;
+        paths.entry(path).or_insert_with(|| json!({}))[method] = operation;
     }
 }
 
@@ -270,6 +290,13 @@ fn responses() -> Value {
 }
 
 fn schemas() -> Value {
+    let fix = json!({
+        "time": {
+            "description": "ISO 8601, or seconds since the epoch",
+            "oneOf": [{ "type": "string", "format": "date-time" }, { "type": "number" }],
+        },
+        "coordinates": { "type": "array", "minItems": 2, "items": { "type": "number" } },
+    });
     json!({
         "object": { "type": "object" },
         "problem": {
@@ -294,6 +321,26 @@ fn schemas() -> Value {
                 "id": { "type": "string" },
                 "geometry": { "type": "object", "nullable": true },
                 "properties": { "type": "object", "nullable": true },
+                "datetimes": {
+                    "type": "array", "items": {},
+                    "description": "Of a track: a time for each position of its coordinates, nested as these are",
+                },
+            },
+        },
+        "fix": {
+            "type": "object",
+            "required": ["time", "coordinates"],
+            "properties": fix,
+        },
+        "fixes": {
+            "type": "object",
+            "description": "One fix, by time and coordinates, or several, by fixes",
+            "properties": {
+                "id": { "type": "string", "description": "The track, where the path does not name it" },
+                "time": fix["time"],
+                "coordinates": fix["coordinates"],
+                "fixes": { "type": "array", "minItems": 1, "items": reference("schemas", "fix") },
+                "properties": { "type": "object", "nullable": true, "description": "New values of the track's properties" },
             },
         },
         "featureCollection": {
