@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::stream::BoxStream;
-
-use crate::model::{Append, Feature, FeatureId, FeatureType, Geometry, Offset, Position, SchemaError, Value};
+use crate::model::{Append, Feature, FeatureId, Geometry, Offset, Position, SchemaError, Value};
 use crate::query::Filter;
 
 /// Changes that happen all or not at all, in order; an action sees the effect of those before it.
@@ -96,14 +94,6 @@ impl Tier {
             Tier::Persistent => "persistent",
         }
     }
-}
-
-/// One consistent answer, streaming.
-pub struct Reading {
-    pub feature_type: Arc<FeatureType>,
-    /// The position at which the answer holds.
-    pub position: Position,
-    pub items: BoxStream<'static, Result<Item, ReadError>>,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]

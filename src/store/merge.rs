@@ -11,10 +11,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio::time::Instant;
 
-use super::api::{Item, ReadError, Reading, Tier};
+use super::api::{Item, ReadError, Tier};
 use super::state::TypeState;
 use crate::delegate::{Delegate, DelegateError, Row, Rows, Scan, Snapshot};
-use crate::model::{Offset, Rect, Watermark};
+use crate::model::{FeatureType, Offset, Position, Rect, Watermark};
 use crate::query::{self, Filter, Query, SortKey, TierChoice, evaluate};
 use crate::sabotage::{Safeguard, off};
 use crate::transient::{Match, ReaderTicket, TransientIndex};
@@ -76,7 +76,7 @@ async fn moment(
     }
 }
 
-/// Answers a query.
+/// Opens the answer to a query: fixes its moment.
 pub async fn read(
     state: Arc<TypeState>,
     delegate: &Arc<dyn Delegate>,
@@ -84,43 +84,200 @@ pub async fn read(
     wait: Duration,
 ) -> Result<Reading, ReadError> {
     state.wait_for_position(&query.at_least, wait).await?;
-    let mut moment = moment(&state, delegate, &query.filter, query.tier, wait).await?;
-    let ordered = !query.any_order || query.start > 0 || query.after.is_some() || !query.sort.is_empty();
-    let rows = match &mut moment.snapshot {
-        None => None,
-        Some(snapshot) => {
-            let scan = Scan {
-                filter: query.filter.clone(),
-                order: ordered.then(|| query.sort.clone()),
-                after: query.after.clone(),
-                expected_rows: query.limit.map(|l| l.saturating_add(query.start)),
-            };
-            Some(snapshot.scan(scan).await?)
-        }
-    };
-    let position = state.position_of(&moment.position);
-    let feature_type = state.feature_type.clone();
-    let mut matches = moment.matches;
-    if let Some(cursor) = &query.after {
-        matches.retain(|m| query::is_after(&m.feature, cursor, &query.sort));
-    }
-    let start = usize::try_from(query.start).unwrap_or(usize::MAX);
-    let limit = query.limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(usize::MAX));
-    if ordered {
-        sort_up_to(&mut matches, start.saturating_add(limit), &query.sort);
-    }
-    let merge = Merge {
+    let moment = moment(&state, delegate, &query.filter, query.tier, wait).await?;
+    Ok(Reading {
+        feature_type: state.feature_type.clone(),
+        position: state.position_of(&moment.position),
+        matched_here: moment.matches.len() as u64,
+        query,
         state,
-        ticket: moment.ticket,
-        _snapshot: moment.snapshot,
-        transient: matches.into(),
-        rows,
-        buffered: VecDeque::new(),
-        filter: query.filter,
-        sort: ordered.then_some(query.sort),
-    };
-    let items = futures::stream::unfold(merge, |mut merge| async move { merge.next().await.map(|item| (item, merge)) });
-    Ok(Reading { feature_type, position, items: items.skip(start).take(limit).boxed() })
+        moment,
+        items: None,
+    })
+}
+
+/// One consistent answer: its features, as they are asked for, and how many there are in all, both of one moment.
+pub struct Reading {
+    pub feature_type: Arc<FeatureType>,
+    /// The position at which the answer holds.
+    pub position: Position,
+    query: Query,
+    state: Arc<TypeState>,
+    moment: Moment,
+    /// How many features of the index match, on whatever page.
+    matched_here: u64,
+    /// `None`: not begun.
+    items: Option<Items>,
+}
+
+/// How far the ordered merge of what the index had and what the delegate has has come.
+struct Items {
+    /// `None`: in any order.
+    sort: Option<Vec<SortKey>>,
+    /// The next of the moment's matches.
+    here: usize,
+    rows: Option<Rows>,
+    /// Rows that are not hidden and match.
+    buffered: VecDeque<Row>,
+    to_skip: u64,
+    to_give: u64,
+}
+
+impl Items {
+    /// The next feature, whatever the page.
+    async fn next(&mut self, state: &TypeState, moment: &Moment, filter: &Filter) -> Result<Option<Item>, ReadError> {
+        let here = moment.matches.get(self.here);
+        // In any order, what is in memory goes first: the delegate's rows come meanwhile.
+        let wait_for_rows = here.is_none() || self.sort.is_some();
+        while wait_for_rows
+            && self.buffered.is_empty()
+            && let Some(rows) = &mut self.rows
+        {
+            match rows.next().await {
+                None => self.rows = None,
+                Some(batch) => self.buffered.extend(visible(state, &moment.ticket, filter, batch?)?),
+            }
+        }
+        let row_first = match (here, self.buffered.front(), &self.sort) {
+            (None, None, _) => return Ok(None),
+            (None, Some(_), _) => true,
+            (Some(_), None, _) | (Some(_), _, None) => false,
+            (Some(m), Some(row), Some(sort)) => query::compare(&row.feature, &m.feature, sort).is_lt(),
+        };
+        if row_first {
+            return Ok(self.buffered.pop_front().map(persistent_item));
+        }
+        self.here += 1;
+        Ok(here.map(transient_item))
+    }
+}
+
+impl Reading {
+    /// Another page of the same answer; to be chosen before the first item is asked for.
+    pub fn page(&mut self, start: u64, limit: u64) {
+        debug_assert!(self.items.is_none(), "what lies behind the first page may have been let go of");
+        (self.query.start, self.query.limit) = (start, Some(limit));
+    }
+
+    /// The next feature of the page; `None` behind the last one, and behind an error.
+    pub async fn next(&mut self) -> Option<Result<Item, ReadError>> {
+        let next = self.next_of_page().await.transpose();
+        if let (Some(Err(_)), Some(items)) = (&next, &mut self.items) {
+            (items.rows, items.to_give) = (None, 0);
+        }
+        next
+    }
+
+    async fn next_of_page(&mut self) -> Result<Option<Item>, ReadError> {
+        if self.items.is_none() {
+            self.items = Some(self.begin().await?);
+        }
+        let Some(items) = &mut self.items else { return Ok(None) };
+        while items.to_give > 0 {
+            let Some(item) = items.next(&self.state, &self.moment, &self.query.filter).await? else { break };
+            if items.to_skip == 0 {
+                items.to_give -= 1;
+                return Ok(Some(item));
+            }
+            items.to_skip -= 1;
+        }
+        Ok(None)
+    }
+
+    /// How many features match the filter in the query's tier, exactly, whatever the page; `None` past the budget. The items
+    /// begin anew.
+    pub async fn count(&mut self, budget: Option<Duration>) -> Result<Option<u64>, ReadError> {
+        // The delegate's snapshot has one scan at a time.
+        self.items = None;
+        within(budget, self.count_all()).await
+    }
+
+    /// The whole page, where it is known to be small.
+    pub async fn all(mut self) -> Result<Vec<Item>, ReadError> {
+        let mut all = Vec::new();
+        while let Some(item) = self.next().await {
+            all.push(item?);
+        }
+        Ok(all)
+    }
+
+    async fn begin(&mut self) -> Result<Items, ReadError> {
+        let query = &self.query;
+        let ordered = !query.any_order || query.start > 0 || query.after.is_some() || !query.sort.is_empty();
+        let matches = &mut self.moment.matches;
+        if let Some(cursor) = &query.after {
+            matches.retain(|m| query::is_after(&m.feature, cursor, &query.sort));
+        }
+        let end = query.limit.map_or(u64::MAX, |l| l.saturating_add(query.start));
+        if ordered {
+            sort_up_to(matches, usize::try_from(end).unwrap_or(usize::MAX), &query.sort);
+        }
+        let rows = match &mut self.moment.snapshot {
+            None => None,
+            Some(snapshot) => {
+                let scan = Scan {
+                    filter: query.filter.clone(),
+                    order: ordered.then(|| query.sort.clone()),
+                    after: query.after.clone(),
+                    expected_rows: query.limit.map(|_| end),
+                };
+                Some(snapshot.scan(scan).await?)
+            }
+        };
+        Ok(Items {
+            sort: ordered.then(|| query.sort.clone()),
+            here: 0,
+            rows,
+            buffered: VecDeque::new(),
+            to_skip: query.start,
+            to_give: query.limit.unwrap_or(u64::MAX),
+        })
+    }
+
+    pub(super) async fn count_all(&mut self) -> Result<u64, ReadError> {
+        let Moment { ticket, snapshot, .. } = &mut self.moment;
+        let (state, filter) = (&self.state, &self.query.filter);
+        let Some(snapshot) = snapshot else { return Ok(self.matched_here) };
+        let hidden = state.index.read().hidden_from(ticket);
+        let all_rows = if hidden.len() <= HIDDEN_LOOKUPS { snapshot.count(filter).await? } else { None };
+        let persistent = match all_rows {
+            Some(n) if hidden.is_empty() => n,
+            Some(n) => {
+                let hidden = Filter::ids(hidden).and(filter.clone());
+                n.saturating_sub(count_rows(&mut **snapshot, hidden, |_| true).await?)
+            }
+            None => {
+                let visible = |row: &Row| !state.index.read().hides(ticket, &row.feature.id);
+                count_rows(&mut **snapshot, filter.clone(), visible).await?
+            }
+        };
+        check_known(&state.index.read(), ticket)?;
+        Ok(self.matched_here + persistent)
+    }
+}
+
+/// What a count comes to, if it does within the budget.
+pub async fn within(
+    budget: Option<Duration>,
+    count: impl Future<Output = Result<u64, ReadError>>,
+) -> Result<Option<u64>, ReadError> {
+    match budget {
+        None => count.await.map(Some),
+        Some(budget) => tokio::time::timeout(budget, count).await.ok().transpose(),
+    }
+}
+
+/// Of a batch of rows, those that the index does not hide and that match.
+fn visible(
+    state: &TypeState,
+    ticket: &ReaderTicket,
+    filter: &Filter,
+    mut batch: Vec<Row>,
+) -> Result<Vec<Row>, ReadError> {
+    let index = state.index.read();
+    check_known(&index, ticket)?;
+    batch.retain(|row| !index.hides(ticket, &row.feature.id) && evaluate::matches(filter, &row.feature));
+    Ok(batch)
 }
 
 /// Sorts, and lets go of what comes behind the page's end: a page of ten need not have a million entries sorted.
@@ -133,68 +290,6 @@ fn sort_up_to(matches: &mut Vec<Match>, end: usize, sort: &[SortKey]) {
     matches.sort_unstable_by(order);
 }
 
-/// The ordered merge of what the index had and what the delegate has.
-struct Merge {
-    state: Arc<TypeState>,
-    ticket: ReaderTicket,
-    /// Kept open while its rows are read.
-    _snapshot: Option<Box<dyn Snapshot>>,
-    transient: VecDeque<Match>,
-    rows: Option<Rows>,
-    /// Rows that are not hidden and match.
-    buffered: VecDeque<Row>,
-    filter: Filter,
-    /// `None`: in any order.
-    sort: Option<Vec<SortKey>>,
-}
-
-impl Merge {
-    async fn next(&mut self) -> Option<Result<Item, ReadError>> {
-        if self.sort.is_none()
-            && let Some(m) = self.transient.pop_front()
-        {
-            return Some(Ok(transient_item(m)));
-        }
-        while self.buffered.is_empty()
-            && let Some(rows) = &mut self.rows
-        {
-            match rows.next().await {
-                None => self.rows = None,
-                Some(batch) => {
-                    if let Err(e) = batch.map_err(ReadError::from).and_then(|rows| self.take_visible(rows)) {
-                        self.rows = None;
-                        self.transient.clear();
-                        return Some(Err(e));
-                    }
-                }
-            }
-        }
-        let row_first = match (&self.sort, self.transient.front(), self.buffered.front()) {
-            (_, None, None) => return None,
-            (_, None, Some(_)) => true,
-            (_, Some(_), None) => false,
-            (sort, Some(m), Some(row)) => {
-                query::compare(&row.feature, &m.feature, sort.as_deref().unwrap_or_default()).is_lt()
-            }
-        };
-        if row_first {
-            self.buffered.pop_front().map(|row| Ok(persistent_item(row)))
-        } else {
-            self.transient.pop_front().map(|m| Ok(transient_item(m)))
-        }
-    }
-
-    fn take_visible(&mut self, batch: Vec<Row>) -> Result<(), ReadError> {
-        let index = self.state.index.read();
-        check_known(&index, &self.ticket)?;
-        let visible = batch
-            .into_iter()
-            .filter(|row| !index.hides(&self.ticket, &row.feature.id) && evaluate::matches(&self.filter, &row.feature));
-        self.buffered.extend(visible);
-        Ok(())
-    }
-}
-
 /// A read cannot go on when the index has forgotten what it must not see.
 fn check_known(index: &TransientIndex, ticket: &ReaderTicket) -> Result<(), ReadError> {
     if index.knows(ticket) {
@@ -204,41 +299,12 @@ fn check_known(index: &TransientIndex, ticket: &ReaderTicket) -> Result<(), Read
     }
 }
 
-fn transient_item(m: Match) -> Item {
-    Item { feature: m.feature, version: m.version, tier: Tier::Transient }
+fn transient_item(m: &Match) -> Item {
+    Item { feature: m.feature.clone(), version: m.version, tier: Tier::Transient }
 }
 
 fn persistent_item(row: Row) -> Item {
     Item { feature: row.feature, version: row.version, tier: Tier::Persistent }
-}
-
-/// How many features match, exactly.
-pub async fn count(
-    state: Arc<TypeState>,
-    delegate: &Arc<dyn Delegate>,
-    query: &Query,
-    wait: Duration,
-) -> Result<u64, ReadError> {
-    state.wait_for_position(&query.at_least, wait).await?;
-    let Moment { matches, ticket, snapshot, .. } = moment(&state, delegate, &query.filter, query.tier, wait).await?;
-    let transient = matches.len() as u64;
-    drop(matches);
-    let Some(mut snapshot) = snapshot else { return Ok(transient) };
-    let hidden = state.index.read().hidden_from(&ticket);
-    let all_rows = if hidden.len() <= HIDDEN_LOOKUPS { snapshot.count(&query.filter).await? } else { None };
-    let persistent = match all_rows {
-        Some(n) if hidden.is_empty() => n,
-        Some(n) => {
-            let filter = Filter::ids(hidden).and(query.filter.clone());
-            n.saturating_sub(count_rows(&mut *snapshot, filter, |_| true).await?)
-        }
-        None => {
-            let visible = |row: &Row| !state.index.read().hides(&ticket, &row.feature.id);
-            count_rows(&mut *snapshot, query.filter.clone(), visible).await?
-        }
-    };
-    check_known(&state.index.read(), &ticket)?;
-    Ok(transient + persistent)
 }
 
 async fn count_rows(

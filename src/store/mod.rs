@@ -20,6 +20,7 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 pub use api::*;
+pub use merge::Reading;
 use state::TypeState;
 
 use crate::clock::Clock;
@@ -124,12 +125,8 @@ impl Store {
 
     /// How many features match the query's filter in its tier, exactly, whatever its page; `None` past the budget.
     pub async fn count(&self, query: &Query, budget: Option<Duration>) -> Result<Option<u64>, ReadError> {
-        let state = self.state_to_read(&query.feature_type)?;
-        let count = merge::count(state, &self.delegate, query, self.settings.read_wait);
-        match budget {
-            None => count.await.map(Some),
-            Some(budget) => tokio::time::timeout(budget, count).await.ok().transpose(),
-        }
+        let query = Query { limit: Some(0), ..query.clone() };
+        merge::within(budget, async { self.read(query).await?.count_all().await }).await
     }
 
     /// One feature, and the position at which it stands so.
@@ -148,7 +145,7 @@ impl Store {
             ..Query::default()
         };
         let mut reading = self.read(query).await?;
-        let item = futures::StreamExt::next(&mut reading.items).await.transpose()?;
+        let item = reading.next().await.transpose()?;
         Ok(item.map(|item| (item, reading.position)))
     }
 

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::api::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError};
@@ -98,13 +97,8 @@ impl Resolver<'_> {
 
     async fn read(&self, state: &Arc<TypeState>, filter: Filter) -> Result<Vec<Arc<Feature>>, WriteError> {
         let query = Query { filter, any_order: true, at_least: self.at_least.clone(), ..Query::default() };
-        let mut reading =
-            merge::read(state.clone(), &self.store.delegate, query, self.store.settings.read_wait).await?;
-        let mut features = Vec::new();
-        while let Some(item) = reading.items.next().await {
-            features.push(item?.feature);
-        }
-        Ok(features)
+        let reading = merge::read(state.clone(), &self.store.delegate, query, self.store.settings.read_wait).await?;
+        Ok(reading.all().await?.into_iter().map(|item| item.feature).collect())
     }
 
     /// The features that match, with the effect of the actions before.

@@ -18,7 +18,6 @@ use alluvium::store::{
     Action, ActionKind, CatalogueError, Existing, FeatureChanges, Item, Parts, Settings, Store, Tier, Transaction,
     WriteError, Written,
 };
-use futures::StreamExt;
 #[cfg(feature = "cluster")]
 use {
     crate::postgres::{Database, database},
@@ -65,6 +64,7 @@ on_each_stack! {
     an_action_sees_those_before_it,
     a_transaction_is_all_or_nothing,
     pages_in_any_order_give_each_feature_once,
+    a_reading_counts_what_it_gives,
     another_instance_reads_what_was_written,
     a_restart_loses_nothing,
     types_come_and_go_on_every_instance,
@@ -209,7 +209,7 @@ fn query(ft: &FeatureType, filter: Filter) -> Query {
 }
 
 async fn items(store: &Store, query: Query) -> Vec<Item> {
-    store.read(query).await.unwrap().items.map(Result::unwrap).collect().await
+    store.read(query).await.unwrap().all().await.unwrap()
 }
 
 async fn ids(store: &Store, query: Query) -> Vec<String> {
@@ -332,6 +332,41 @@ async fn pages_in_any_order_give_each_feature_once(world: World) {
     let by_start = ids(&store, Query { start: 70, limit: Some(20), ..query(&ft, Filter::All) }).await;
     assert_eq!(by_start.len(), 10);
     assert_eq!(count(&store, &ft, Filter::All, TierChoice::Merged).await, 80);
+}
+
+async fn a_reading_counts_what_it_gives(world: World) {
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(ships(0.3)).await.unwrap();
+    let some = |range: std::ops::Range<usize>| range.map(|n| ship(&format!("s{n:03}"), 1.0, "x")).collect::<Vec<_>>();
+    write(&store, vec![insert(&ft, some(0..50), Existing::Replace)]).await.unwrap();
+    all_aged(&store, &ft).await;
+    write(&store, vec![insert(&ft, some(30..70), Existing::Replace), delete(&ft, by_id("s007"))]).await.unwrap();
+    let mut readings = Vec::new();
+    for (tier, any_order) in [
+        (TierChoice::Merged, false),
+        (TierChoice::Merged, true),
+        (TierChoice::Transient, false),
+        (TierChoice::Persistent, true),
+    ] {
+        readings.push(store.read(Query { tier, any_order, ..query(&ft, near(1.0)) }).await.unwrap());
+    }
+    // Whatever happens between the first feature and the last one, or the count.
+    let gone = vec![delete(&ft, Filter::All), insert(&ft, vec![ship("new", 1.0, "x")], Existing::Replace)];
+    write(&store, gone).await.unwrap();
+    all_aged(&store, &ft).await;
+    for mut reading in readings {
+        let before = reading.count(None).await.unwrap();
+        let first = reading.next().await.unwrap().unwrap();
+        assert_eq!(reading.count(None).await.unwrap(), before);
+        let all = reading.all().await.unwrap();
+        assert_eq!(all[0].feature.id, first.feature.id, "it begins anew");
+        assert_eq!(Some(all.len() as u64), before);
+        assert!(all.iter().all(|item| &*item.feature.id != "new"));
+    }
+    let mut page = store.read(query(&ft, Filter::All)).await.unwrap();
+    page.page(0, 0);
+    assert_eq!(page.count(None).await.unwrap(), Some(1), "whatever the page");
+    assert!(page.next().await.is_none());
 }
 
 async fn another_instance_reads_what_was_written(world: World) {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use alluvium::model::{Feature, Geometry, Offset, Position, Rect, Value};
 use alluvium::query::{CompareOp, Filter, Operand, Query, SortKey, TierChoice};
 use alluvium::store::{Action, ActionKind, Existing, FeatureChanges, ReadError, Store, Transaction, WriteError};
-use futures::StreamExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
@@ -179,9 +178,10 @@ async fn collect(
         }
     };
     let position = offset(world, &reading.position);
+    let before = if rng.random_bool(0.3) { reading.count(None).await.ok()? } else { None };
     let mut answer = State::new();
     let mut previous: Option<Arc<Feature>> = None;
-    while let Some(item) = reading.items.next().await {
+    while let Some(item) = reading.next().await {
         if rng.random_bool(0.2) {
             sleep(Duration::from_millis(rng.random_range(1..1_500))).await;
         }
@@ -194,6 +194,13 @@ async fn collect(
         if answer.insert(id.clone(), ((*item.feature).clone(), item.version)).is_some() {
             world.violated(format!("I2: '{id}' came twice"));
         }
+    }
+    let after = if rng.random_bool(0.3) { reading.count(None).await.ok()? } else { None };
+    if [before, after].into_iter().flatten().any(|n| n != answer.len() as u64) {
+        world.violated(format!(
+            "I2: counted {before:?} before and {after:?} behind {} features of one read",
+            answer.len()
+        ));
     }
     Some((position, answer))
 }

@@ -214,7 +214,7 @@ impl World {
         for n in 0..INSTANCES {
             let Some(store) = self.instance(n) else { continue };
             let query = Query { feature_type: "ships".into(), any_order: true, ..Query::default() };
-            let answer: Vec<_> = store.read(query).await.unwrap().items.map(Result::unwrap).collect().await;
+            let answer = store.read(query).await.unwrap().all().await.unwrap();
             let answer: State =
                 answer.into_iter().map(|i| (i.feature.id.to_string(), ((*i.feature).clone(), i.version))).collect();
             if answer != expected {

@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::stream::{self, BoxStream};
+use futures::stream;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 
@@ -14,9 +14,9 @@ use super::params::{ItemsRequest, PageSize, encode_cursor, requested_crs};
 use super::{GEOJSON, JSON, accepts, link};
 use crate::format::geojson::{Closing, CollectionFrame, FeatureWriter, Options};
 use crate::model::crs::CrsRef;
-use crate::model::{Feature, FeatureType, Offset, Position};
+use crate::model::{Feature, FeatureType, Offset};
 use crate::query::{Cursor, Query};
-use crate::store::{Item, ReadError, Tier};
+use crate::store::{Item, ReadError, Reading, Tier};
 use crate::web::Web;
 use crate::web::access::Caller;
 use crate::web::assets;
@@ -48,7 +48,7 @@ pub async fn list(
     let request = ItemsRequest::read(&ft, &params, size, at_least)?;
     let crs = request.crs.clone();
     let mut page = Page::open(web, ft, base, params, request).await?;
-    let position = page.position.clone();
+    let position = page.reading.position.clone();
 
     // The first piece is made before the head goes out, so that a failure up to here has its status, and a small answer its
     // length and its numbers.
@@ -99,8 +99,7 @@ struct Page {
     web: Arc<Web>,
     base: BaseUrl,
     params: Params,
-    position: Position,
-    items: BoxStream<'static, std::result::Result<Item, ReadError>>,
+    reading: Reading,
     encoder: Encoder,
     frame: Option<CollectionFrame>,
     query: Query,
@@ -126,8 +125,7 @@ impl Page {
         // One more than the page has tells whether there is a next one.
         let reading = web.store.read(Query { limit: Some(limit + 1), ..query.clone() }).await?;
         let encoder = Encoder::new(&ft, &crs, properties.as_deref(), skip_geometry);
-        let (position, items) = (reading.position, reading.items);
-        Ok(Page { web, base, params, position, items, encoder, frame: None, query, limit, last: None })
+        Ok(Page { web, base, params, reading, encoder, frame: None, query, limit, last: None })
     }
 
     /// Appends up to a piece; `Some` when the document is complete.
@@ -137,8 +135,7 @@ impl Page {
             None => CollectionFrame::open(out),
         };
         while out.len() < PIECE {
-            let item = self.items.try_next().await?;
-            match item {
+            match self.reading.next().await.transpose()? {
                 Some(item) if frame.features() < self.limit => {
                     frame.next(out);
                     self.encoder.write(out, &item.feature);
@@ -161,8 +158,7 @@ impl Page {
         let matched = if !more && self.query.after.is_none() {
             Some(returned)
         } else {
-            let budget = Some(self.web.server.count_budget);
-            self.web.store.count(&self.query, budget).await?.map(|n| n.max(returned))
+            self.reading.count(Some(self.web.server.count_budget)).await?
         };
         let links = self.links(more);
         let now = self.web.clock.now_ms();

@@ -1,16 +1,12 @@
 //! Answers to queries: collections that stream, and single features.
 //!
-//! Up to [`PRIME`] bytes are made before the answer begins: an error in them is an exception report, and a small answer's
-//! counts are of the same moment as its features. A greater one tells the counts of just before; an error in it ends it with
-//! `wfs:truncatedResponse`, or breaks off JSON. Memory: one chunk per request.
-
-use std::collections::VecDeque;
+//! Up to [`PRIME`] bytes are made before the answer begins: an error in them is an exception report. An error in what follows
+//! ends the answer with `wfs:truncatedResponse`, or breaks off JSON. The counts are of the moment of the features; each query
+//! of several has its own. Memory: one chunk per request.
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderValue;
 use axum::response::Response;
-use futures::StreamExt;
-use futures::stream::BoxStream;
 
 use super::exception::{Code, Exception, Result};
 use super::get_feature::{Format, Request};
@@ -21,10 +17,8 @@ use crate::format::{geojson, xml};
 use crate::model::crs::CrsRef;
 use crate::model::value::format_instant;
 use crate::model::{Feature, Position};
-use crate::query::Query;
 use crate::query::fes::{Reference, resolve_reference};
-use crate::store::Store;
-use crate::store::api::{Item, ReadError};
+use crate::store::{Reading, Store};
 use crate::web::request::position_header;
 
 const CHUNK: usize = 64 << 10;
@@ -42,34 +36,39 @@ pub enum Members {
 pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result<Response> {
     let (web, store) = (&ask.web, &ask.web.store);
     let limit = request.count.unwrap_or(web.server.max_limit).min(web.server.max_limit);
-    let mut parts = request.queries.iter().map(|q| Part::new(q.prepare(ask)?, &request)).collect::<Result<Vec<_>>>()?;
-    let type_names: Vec<String> = parts.iter().map(|p| p.query.feature_type.clone()).collect();
-    let content_crs = parts.first().map(|p| p.crs.spelling.clone());
-    let alone = parts.len() == 1 && !request.hits;
-    let mut matched = None;
-    if alone {
-        (parts[0].query.start, parts[0].query.limit) = (request.start, Some(limit));
-    } else {
-        matched = Some(share_out(store, &mut parts, request.start, if request.hits { 0 } else { limit }).await?);
+    let mut parts = Vec::with_capacity(request.queries.len());
+    for query in &request.queries {
+        parts.push(Part::open(store, query.prepare(ask)?, &request).await?);
     }
-    let mut stream = MemberStream::new(ask, parts.into());
+    let type_names: Vec<String> = parts.iter().map(|p| p.reading.feature_type.name.clone()).collect();
+    let content_crs = parts.first().map(|p| p.crs.spelling.clone());
+    let mut matched = None;
+    match &mut parts[..] {
+        // The end of a small answer tells how many there are.
+        [one] if !request.hits => one.reading.page(request.start, limit),
+        several => matched = Some(share_out(several, request.start, if request.hits { 0 } else { limit }).await?),
+    }
+    let mut stream = MemberStream::new(parts);
     let mut first = Vec::new();
-    let more = !request.hits && stream.fill(&mut first, PRIME).await?;
+    let mut more = !request.hits && stream.fill(&mut first, PRIME).await?;
     let matched = match matched {
         Some(n) => n,
         None if !more && stream.returned < limit && (stream.returned > 0 || request.start == 0) => {
             request.start + stream.returned
         }
-        // `alone`: what was asked is still there.
         None => {
-            let seen = if stream.returned > 0 { request.start + stream.returned } else { 0 };
-            count(store, &request, ask).await?.max(seen)
+            let n = stream.count().await?;
+            if more {
+                first.clear();
+                more = stream.again(&mut first, PRIME).await?;
+            }
+            n
         }
     };
     let rest = matched.saturating_sub(request.start).min(limit);
     let frame = Frame {
         matched,
-        returned: if more { rest.max(stream.returned) } else { stream.returned },
+        returned: if more { rest } else { stream.returned },
         time_stamp: format_instant(web.clock.now_ms().saturating_mul(1000)),
         next: link(ask, &request, limit, matched, Page::Next),
         previous: link(ask, &request, limit, matched, Page::Previous),
@@ -107,45 +106,35 @@ pub async fn by_id(ask: &Ask, query: QueryRequest, id: &str, format: Format) -> 
         value_reference: None,
         as_kvp: None,
     };
-    let part = Part::new(request.queries[0].prepare(ask)?, &request)?;
-    let mut reading = ask.web.store.read(part.query.clone()).await?;
+    let mut part = Part::open(&ask.web.store, request.queries[0].prepare(ask)?, &request).await?;
     let not_found = || Exception::new(Code::NotFound, "id", format!("there is no feature '{id}'"));
-    let item = reading.items.next().await.ok_or_else(not_found)??;
+    let item = part.reading.next().await.ok_or_else(not_found)??;
     let mut out = Vec::new();
     if format == Format::Gml {
         out.extend_from_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     }
-    let root = format!(" {}", namespaces(ask, std::slice::from_ref(&part.query.feature_type)));
+    let root = format!(" {}", namespaces(ask, std::slice::from_ref(&part.reading.feature_type.name)));
     part.writer.feature(&mut out, &item.feature, &root, &part.crs)?;
     let mut response = xml_response(out, format.name());
-    response.headers_mut().extend(position_header(&reading.position));
+    response.headers_mut().extend(position_header(&part.reading.position));
     Ok(response)
 }
 
-async fn count(store: &Store, request: &Request, ask: &Ask) -> Result<u64> {
-    let mut sum = 0;
-    for query in &request.queries {
-        let part = Part::new(query.prepare(ask)?, request)?;
-        sum += exact_count(store, &part.query).await?;
-    }
-    Ok(sum)
-}
-
-async fn exact_count(store: &Store, query: &Query) -> Result<u64> {
-    let counted = store.count(query, None).await?;
+async fn exact_count(part: &mut Part) -> Result<u64> {
+    let counted = part.reading.count(None).await?;
     counted.ok_or_else(|| Exception::new(Code::NoApplicableCode, "", "the features could not be counted"))
 }
 
 /// Several queries are one sequence: gives each its part of the page. Returns how many features there are in all.
-async fn share_out(store: &Store, parts: &mut [Part], mut start: u64, mut limit: u64) -> Result<u64> {
+async fn share_out(parts: &mut [Part], mut start: u64, mut limit: u64) -> Result<u64> {
     let mut sum = 0;
     for part in parts {
-        let n = exact_count(store, &part.query).await?;
+        let n = exact_count(part).await?;
         sum += n;
-        part.query.start = start.min(n);
-        let taken = (n - part.query.start).min(limit);
-        part.query.limit = Some(taken);
-        start -= part.query.start;
+        let skipped = start.min(n);
+        let taken = (n - skipped).min(limit);
+        part.reading.page(skipped, taken);
+        start -= skipped;
         limit -= taken;
     }
     Ok(sum)
@@ -191,7 +180,7 @@ fn namespaces(ask: &Ask, type_names: &[String]) -> String {
 
 /// One query of the answer, and how its members are written.
 struct Part {
-    query: Query,
+    reading: Reading,
     crs: CrsRef,
     writer: Writer,
 }
@@ -203,14 +192,14 @@ enum Writer {
 }
 
 impl Part {
-    fn new(prepared: Prepared, request: &Request) -> Result<Part> {
+    async fn open(store: &Store, prepared: Prepared, request: &Request) -> Result<Part> {
         if let Some(text) = &request.value_reference {
             let reference = resolve_reference(text, &prepared.ft);
             let reference = reference.map_err(|e| Exception::invalid("valueReference", e.message))?;
             let prepared = prepared.having(reference)?;
             let writer = gml::FeatureWriter::new(&prepared.ft, &prepared.crs, &Selection::all(&prepared.ft));
             let writer = Writer::Values { writer, type_name: prepared.ft.name.clone(), reference };
-            return Ok(Part { query: prepared.query, crs: prepared.crs, writer });
+            return Ok(Part { reading: store.read(prepared.query).await?, crs: prepared.crs, writer });
         }
         let Prepared { ft, query, mut crs, crs_was_asked, selection } = prepared;
         let writer = match request.format {
@@ -228,7 +217,7 @@ impl Part {
                 Writer::Json(geojson::FeatureWriter::new(&ft, &options))
             }
         };
-        Ok(Part { query, crs, writer })
+        Ok(Part { reading: store.read(query).await?, crs, writer })
     }
 }
 
@@ -337,37 +326,41 @@ impl Frame {
 
 /// The members, as they come.
 struct MemberStream {
-    store: std::sync::Arc<Store>,
-    waiting: VecDeque<Part>,
-    current: Option<(Part, BoxStream<'static, std::result::Result<Item, ReadError>>)>,
+    parts: Vec<Part>,
+    /// The part whose members come next.
+    current: usize,
     returned: u64,
-    /// Of what was read so far.
     position: Position,
 }
 
 impl MemberStream {
-    fn new(ask: &Ask, parts: VecDeque<Part>) -> MemberStream {
-        MemberStream {
-            store: ask.web.store.clone(),
-            waiting: parts,
-            current: None,
-            returned: 0,
-            position: Position::default(),
+    fn new(parts: Vec<Part>) -> MemberStream {
+        let mut position = Position::default();
+        parts.iter().for_each(|part| position.merge(&part.reading.position));
+        MemberStream { parts, current: 0, returned: 0, position }
+    }
+
+    /// How many features there are in all. What is read next are the first members [again](Self::again).
+    async fn count(&mut self) -> Result<u64> {
+        let mut sum = 0;
+        for part in &mut self.parts {
+            sum += exact_count(part).await?;
         }
+        Ok(sum)
+    }
+
+    /// As [`fill`](Self::fill), from the first member on.
+    async fn again(&mut self, out: &mut Vec<u8>, size: usize) -> Result<bool> {
+        (self.current, self.returned) = (0, 0);
+        self.fill(out, size).await
     }
 
     /// Writes members until `out` has `size` bytes; false when there are no more.
     async fn fill(&mut self, out: &mut Vec<u8>, size: usize) -> Result<bool> {
         while out.len() < size {
-            let Some((part, items)) = &mut self.current else {
-                let Some(part) = self.waiting.pop_front() else { return Ok(false) };
-                let reading = self.store.read(part.query.clone()).await?;
-                self.position.merge(&reading.position);
-                self.current = Some((part, reading.items));
-                continue;
-            };
-            match items.next().await {
-                None => self.current = None,
+            let Some(part) = self.parts.get_mut(self.current) else { return Ok(false) };
+            match part.reading.next().await {
+                None => self.current += 1,
                 Some(item) => {
                     let start = out.len();
                     let json = matches!(part.writer, Writer::Json(_));

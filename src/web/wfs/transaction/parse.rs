@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::StreamExt;
 use rustc_hash::FxHashSet;
 
 use super::Dialect;
@@ -90,11 +89,8 @@ async fn replace_duplicates(ask: &Ask, parsed: &mut Parsed) -> Result<()> {
     for (feature_type, features) in brought {
         let filter = Filter::ids(features.iter().map(|f| f.id.clone()));
         let query = Query { feature_type, filter, any_order: true, at_least: ask.at_least.clone(), ..Query::default() };
-        let mut taken = FxHashSet::default();
-        let mut items = ask.web.store.read(query).await?.items;
-        while let Some(item) = items.next().await {
-            taken.insert(item?.feature.id.clone());
-        }
+        let found = ask.web.store.read(query).await?.all().await?;
+        let mut taken: FxHashSet<_> = found.into_iter().map(|item| item.feature.id.clone()).collect();
         for feature in features {
             if !taken.insert(feature.id.clone()) {
                 feature.id = new_id();
