@@ -2,11 +2,12 @@
 
 .DEFAULT_GOAL := help
 SEEDS ?= 1000
+DURATION ?= 1200
 
-.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim bench bench-track clean
+.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim chaos chaos-mutations bench bench-track clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 run: ## build and start the embedded server with the demo: moving ships on http://127.0.0.1:8080
 	cargo run --locked --profile quick --no-default-features -- demo
@@ -37,6 +38,16 @@ stack-clean: ## stop them and remove their data
 
 sim: ## simulate with random faults: make sim SEEDS=1000
 	SIM_SEEDS=$(SEEDS) cargo test --locked --test sim -- --nocapture
+
+chaos: ## break everything of a cluster for a while, under load, and hold every answer against the log: make chaos DURATION=1200
+	tests/stack/install build stack
+	cargo build --locked
+	tests/e2e/chaos/run --seconds $(DURATION)
+
+chaos-mutations: ## take safeguards away from the servers and see the chaos run notice
+	tests/stack/install build stack
+	cargo build --locked
+	tests/e2e/chaos/mutations
 
 bench: ## measure beside the limits of the parts, on the clustered stack
 	tests/stack/install build stack bench

@@ -1,5 +1,6 @@
 //! Switches that take single safeguards away, so that tests can see what they are for: with any of them off, the simulation
-//! must fail. Only in builds with debug assertions, and only on the thread that asked; elsewhere [`off`] is a constant.
+//! must fail. Only in builds with debug assertions, on the thread that asked, or in the whole of a process which was started
+//! with `ALLUVIUM_SABOTAGE` set to the name of one; in a release [`off`] is a constant.
 
 /// A safeguard of the store's contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +17,19 @@ pub enum Safeguard {
     AsOf,
     /// An instance answers only when it has caught up after its start.
     ReadinessGate,
+    /// PostGIS's watermark moves only from where the sweeper found it.
+    CompareAndSet,
 }
 
 #[cfg(debug_assertions)]
 mod switch {
     use std::cell::Cell;
+    use std::sync::LazyLock;
 
     use super::Safeguard;
+
+    /// What the process was started without: the name of a [`Safeguard`].
+    static STARTED_WITHOUT: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("ALLUVIUM_SABOTAGE").ok());
 
     thread_local! {
         static OFF: Cell<Option<Safeguard>> = const { Cell::new(None) };
@@ -34,7 +41,7 @@ mod switch {
     }
 
     pub fn off(safeguard: Safeguard) -> bool {
-        OFF.get() == Some(safeguard)
+        OFF.get() == Some(safeguard) || STARTED_WITHOUT.as_deref().is_some_and(|name| name == format!("{safeguard:?}"))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::delegate::sql::{Bind, VERSION, quoted};
 use crate::delegate::{DelegateError, PersistBatch, PersistEntry, Persisting, Refused, refused as kept};
 use crate::model::feature_type::GEOMETRY;
 use crate::model::{FeatureId, FeatureType, PropertyType, Watermark};
+use crate::sabotage::{Safeguard, off};
 
 /// What one statement takes at most.
 const CHUNK_ROWS: usize = 5000;
@@ -174,12 +175,12 @@ impl<'a> Writer<'a> {
             let Watermark { durable_through: d, evict_through: e, as_of: a } = w;
             format!("durable_through = {d}{joint}evict_through = {e}{joint}as_of = {a}")
         };
+        let unmoved = if off(Safeguard::CompareAndSet) { "true".to_owned() } else { set(expected, " AND ") };
         format!(
-            "UPDATE alluvium.watermark SET {} WHERE feature_type = {} AND partition = {partition} AND incarnation = {} AND {}",
+            "UPDATE alluvium.watermark SET {} WHERE feature_type = {} AND partition = {partition} AND incarnation = {} AND {unmoved}",
             set(next, ", "),
             text(&self.t.name),
             text(&self.t.incarnation),
-            set(expected, " AND ")
         )
     }
 

@@ -1,0 +1,190 @@
+"""The parts of a cluster, and what can be done to them: Kafka, ZooKeeper and PostGIS of a stack of its own, three servers, and
+the proxy's links between each server and each of the others.
+
+Owns the processes: all have ended when the `Cluster` is left. A server reaches Kafka through its own link even for the broker's
+own address, since the broker has a listener for each server that advertises the link's port.
+"""
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+from lib import ROOT, Database, Server, die_with_parent, free_port, psql
+
+HERE = pathlib.Path(__file__).resolve().parent
+STACK = ROOT / "tests/stack"
+BACKING = ("kafka", "zookeeper", "postgres")
+PORT = re.compile(r"127\.0\.0\.1:(\d+)")
+# What a server's leases outlive it by. Short, so that a fault can last for longer.
+SESSION_S = 4
+SETTINGS = {
+    "store__sweep_interval": 0.1,
+    "zookeeper__session_timeout": SESSION_S,
+    "server__count_budget": 30,
+    "telemetry__log": "info",
+}
+
+
+class Backing:
+    """A server of the stack."""
+
+    def __init__(self, name, environment, links):
+        self.name, self.links = name, links
+        self._environment = environment
+        self._paused = []
+
+    def command(self, verb):
+        done = subprocess.run(
+            [STACK / self.name, verb], env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{self.name} {verb}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def start(self):
+        self.command("start")
+
+    def kill(self):
+        self.command("kill")
+
+    def stop(self):
+        self.command("stop")
+
+    def pause(self):
+        pid = int(self.command("status").split("pid ")[1].split(",")[0])
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        # The parent first, so that it takes none of its children for dead or wanting.
+        self._paused = [pid, *map(int, children)]
+        signal_all(self._paused, signal.SIGSTOP)
+
+    def resume(self):
+        signal_all(self._paused, signal.SIGCONT)
+        self._paused = []
+
+
+class Instance(Server):
+    """A server of ours, which can stand still."""
+
+    links = ()
+
+    def pause(self):
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.send_signal(signal.SIGCONT)
+
+    def start(self, ready=False):
+        super().start(ready)
+
+
+def signal_all(pids, number):
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass  # a backend that has just ended
+
+
+class Proxy:
+    """The process of proxy.py."""
+
+    def __init__(self, links):
+        """`links`: name -> (listen, target)."""
+        arguments = [f"{name}={listen}:{target}" for name, (listen, target) in links.items()]
+        self._process = subprocess.Popen(
+            [sys.executable, HERE / "proxy.py", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            preexec_fn=die_with_parent,
+        )
+        self._lock = threading.Lock()
+        assert self._process.stdout.readline() == "ready\n", "the proxy did not start"
+
+    def set(self, mode, links):
+        with self._lock:
+            self._process.stdin.write(f"{mode} {' '.join(links)}\n")
+            self._process.stdin.flush()
+            assert self._process.stdout.readline() == "done\n", "the proxy has ended"
+
+    def end(self):
+        self._process.stdin.close()
+        self._process.wait()
+
+
+class Cluster:
+    """All of it, running. `parts`: by name, what faults are done to."""
+
+    def __init__(self, directory, servers=3, environment=None):
+        self._directory, self._count, self._environment = directory, servers, environment or {}
+        self.instances, self.parts = [], {}
+        self.proxy = self.database = None
+
+    def __enter__(self):
+        names = [f"server-{n}" for n in range(self._count)]
+        # The broker's own listener for each server, and the port of the link that leads there.
+        kafka = {name: (free_port(), free_port()) for name in names}
+        stack_dir = pathlib.Path(os.environ.get("CHAOS_STACK_DIR") or ROOT / "target/chaos-stack")
+        self._stack = {
+            **os.environ,
+            "STACK_DIR": str(stack_dir),
+            "STACK_KAFKA_LISTENERS": " ".join(f"{listener}:{link}" for listener, link in kafka.values()),
+        }
+        if "STACK_PORT_BASE" in os.environ:  # which is another stack's
+            self._stack["STACK_PORT_BASE"] = str(int(os.environ["STACK_PORT_BASE"]) + 10)
+        try:
+            self._run("down", "--clean")
+            self._run("up")
+            self.address = dict(line.split("=", 1) for line in (stack_dir / "env").read_text().splitlines())
+            port = {part: int(PORT.search(self.address[f"ALLUVIUM_{part.upper()}"])[1]) for part in BACKING}
+            self.database = Database(self.address["ALLUVIUM_POSTGRES"])
+            self.prefix = f"{self.database.name}."
+            links = {}
+            for name in names:
+                links[f"{name}/kafka"] = (kafka[name][1], kafka[name][0])
+                for part in ("zookeeper", "postgres"):
+                    links[f"{name}/{part}"] = (free_port(), port[part])
+            self.proxy = Proxy(links)
+            for part in BACKING:
+                self.parts[part] = Backing(part, self._stack, [f"{name}/{part}" for name in names])
+            for name in names:
+                self._start(name, {part: links[f"{name}/{part}"][0] for part in BACKING})
+            for instance in self.instances:
+                instance.wait_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self, name, ports):
+        environment = {
+            "ALLUVIUM_KAFKA": f"127.0.0.1:{ports['kafka']}",
+            "ALLUVIUM_ZOOKEEPER": f"127.0.0.1:{ports['zookeeper']}",
+            "ALLUVIUM_POSTGRES": f"postgres://alluvium@127.0.0.1:{ports['postgres']}/{self.database.name}",
+            **self._environment,
+        }
+        settings = {**SETTINGS, "zookeeper__root": f"/{self.database.name}", "kafka__topic_prefix": self.prefix}
+        instance = Instance(self._directory, name, settings, environment, "config/clustered.toml")
+        instance.links = [f"{name}/{part}" for part in BACKING]
+        self.instances.append(instance)
+        self.parts[name] = instance
+        instance.start()
+
+    def __exit__(self, *_):
+        for instance in self.instances:
+            instance.kill()
+        for part in BACKING:
+            if part in self.parts:
+                self.parts[part].resume()
+        if self.proxy:
+            self.proxy.end()
+        self._run("down", "--clean")
+
+    def _run(self, script, *arguments):
+        done = subprocess.run(
+            [STACK / script, *arguments], env=self._stack, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"tests/stack/{script}: {done.stdout}{done.stderr}"
+
+    def sql(self, statement):
+        """Asks PostGIS past the proxy."""
+        return psql(self.database.url, statement)
