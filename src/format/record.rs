@@ -488,26 +488,13 @@ mod tests {
     use crate::model::{Property, PropertyType};
     use proptest::prelude::*;
 
-    const KINDS: [PropertyType; 10] = [
-        PropertyType::String,
-        PropertyType::Int32,
-        PropertyType::Int64,
-        PropertyType::Number,
-        PropertyType::Boolean,
-        PropertyType::Date,
-        PropertyType::DateTime,
-        PropertyType::Uuid,
-        PropertyType::Json,
-        PropertyType::Bytes,
-    ];
-
     /// A type with a property of every kind.
     fn ft() -> FeatureType {
         let mut ft: FeatureType = serde_json::from_str(
             r#"{"name":"t","geometry":{"type":"LineString","dimension":"XYZM"},"track":{},"schema_version":7}"#,
         )
         .unwrap();
-        ft.properties = (KINDS.iter())
+        ft.properties = (PropertyType::ALL.iter())
             .map(|k| Property { name: k.name().into(), kind: *k, nullable: true, index: false, title: None })
             .collect();
         ft
@@ -539,22 +526,23 @@ mod tests {
 
     fn change() -> impl Strategy<Value = Change> {
         let id = || "[a-z\u{e9}]{1,20}".prop_map(FeatureId::from);
-        let put = (id(), proptest::option::of(geometry()), KINDS.map(value), 0..=KINDS.len()).prop_map(
-            |(id, geometry, values, n)| {
+        let put = (id(), proptest::option::of(geometry()), PropertyType::ALL.map(value), 0..=PropertyType::ALL.len())
+            .prop_map(|(id, geometry, values, n)| {
                 Change::Put(Arc::new(Feature { id, geometry, properties: values[..n].to_vec() }))
-            },
-        );
+            });
         let patch = (
             id(),
             proptest::option::of(proptest::option::of(geometry())),
-            (0..KINDS.len()).prop_flat_map(|slot| value(KINDS[slot]).prop_map(move |v| vec![(slot as u16, v)])),
+            (0..PropertyType::ALL.len())
+                .prop_flat_map(|slot| value(PropertyType::ALL[slot]).prop_map(move |v| vec![(slot as u16, v)])),
         )
             .prop_map(|(id, geometry, properties)| Change::Patch(Patch { id, geometry, properties }));
         let fix = (-180.0..180.0, -90.0..90.0, prop_oneof![Just(0.0), 0.0..9.0], 0.0..2e9)
             .prop_map(|(x, y, z, m)| Coord { x, y, z, m });
-        let append = (id(), proptest::collection::vec(fix, 1..4), 0..KINDS.len()).prop_map(|(id, fixes, slot)| {
-            Change::Append(Append { id, fixes, properties: vec![(slot as u16, Value::Null)] })
-        });
+        let append =
+            (id(), proptest::collection::vec(fix, 1..4), 0..PropertyType::ALL.len()).prop_map(|(id, fixes, slot)| {
+                Change::Append(Append { id, fixes, properties: vec![(slot as u16, Value::Null)] })
+            });
         prop_oneof![put, patch, append, id().prop_map(Change::Delete)]
     }
 

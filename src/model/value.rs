@@ -126,6 +126,11 @@ fn day_start(days: i32) -> i64 {
 }
 
 impl PropertyType {
+    pub const ALL: [PropertyType; 10] = {
+        use PropertyType::*;
+        [String, Int32, Int64, Number, Boolean, Date, DateTime, Uuid, Json, Bytes]
+    };
+
     /// Reads a value from text, as XML, CSV and query strings carry it (XSD's lexical forms, with the tolerance clients
     /// need: `t`/`1`/`yes` for booleans, `5.0` for integers, a date-time where a date is asked, a missing zone meaning UTC).
     /// Empty text is null in every type but `String`. The error says what was expected.

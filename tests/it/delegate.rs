@@ -28,19 +28,6 @@ pub struct Subject {
     pub _keep: Box<dyn Any + Send + Sync>,
 }
 
-const ALL_KINDS: [PropertyType; 10] = [
-    PropertyType::String,
-    PropertyType::Int32,
-    PropertyType::Int64,
-    PropertyType::Number,
-    PropertyType::Boolean,
-    PropertyType::Date,
-    PropertyType::DateTime,
-    PropertyType::Uuid,
-    PropertyType::Json,
-    PropertyType::Bytes,
-];
-
 fn feature_type(declaration: serde_json::Value) -> Arc<FeatureType> {
     let feature_type: FeatureType = serde_json::from_value(declaration).unwrap();
     feature_type.check_declaration().unwrap();
@@ -57,7 +44,7 @@ pub fn ships() -> Arc<FeatureType> {
 
 /// One property of every type, and a geometry.
 pub fn everything(geometry: GeometryKind, dimension: Dimension) -> Arc<FeatureType> {
-    let properties: Vec<_> = ALL_KINDS
+    let properties: Vec<_> = PropertyType::ALL
         .iter()
         .enumerate()
         .map(|(i, kind)| json!({"name": format!("p_{i}"), "type": kind, "index": i % 2 == 0}))
@@ -581,7 +568,7 @@ async fn bounds_hold_every_row(s: &Subject) {
 
 async fn a_table_may_be_wide_or_have_no_geometry(s: &Subject) {
     let properties: Vec<_> = (0..102)
-        .map(|i| json!({"name": format!("Größe_{i}"), "type": ALL_KINDS[i % 10], "index": i % 25 == 0}))
+        .map(|i| json!({"name": format!("Größe_{i}"), "type": PropertyType::ALL[i % 10], "index": i % 25 == 0}))
         .collect();
     let wide = feature_type(json!({"name": "wide", "incarnation": "w", "properties": properties}));
     let d = s.created(&wide).await;

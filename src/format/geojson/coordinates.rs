@@ -171,10 +171,7 @@ impl Building<'_> {
 
 fn geometry_kind(raw: &RawValue) -> Option<GeometryKind> {
     let name: std::borrow::Cow<'_, str> = serde_json::from_str(raw.get()).ok()?;
-    use GeometryKind::*;
-    [Point, LineString, Polygon, MultiPoint, MultiLineString, MultiPolygon, GeometryCollection]
-        .into_iter()
-        .find(|k| k.name() == name)
+    GeometryKind::of_geometry(|k| k.name() == name)
 }
 
 /// A place in text that is known to be JSON.

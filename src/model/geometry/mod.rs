@@ -26,15 +26,23 @@ pub enum GeometryKind {
 }
 
 impl GeometryKind {
+    /// The types that a column may have.
+    pub const ALL: [GeometryKind; 8] = {
+        use GeometryKind::*;
+        [Geometry, Point, LineString, Polygon, MultiPoint, MultiLineString, MultiPolygon, GeometryCollection]
+    };
+
     fn code(self) -> u32 {
         self as u32
     }
 
     fn from_code(code: u32) -> Option<GeometryKind> {
-        use GeometryKind::*;
-        [Point, LineString, Polygon, MultiPoint, MultiLineString, MultiPolygon, GeometryCollection]
-            .into_iter()
-            .find(|k| k.code() == code)
+        Self::of_geometry(|k| k.code() == code)
+    }
+
+    /// The first type that a geometry may have, and that is as asked.
+    pub fn of_geometry(asked: impl Fn(GeometryKind) -> bool) -> Option<GeometryKind> {
+        Self::ALL.into_iter().find(|k| *k != GeometryKind::Geometry && asked(*k))
     }
 
     /// The multi form of a single kind.

@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use super::exception::{Code, Exception, Result};
 use super::get_feature::{Format, Request};
-use super::query::{Prepared, QueryRequest};
+use super::query::Prepared;
 use super::{Ask, Version, WFS_NS, xml_response};
 use crate::format::gml::{self, APP, APP_NS, GML_NS, Selection, gml_id};
 use crate::format::{geojson, xml};
@@ -96,26 +96,17 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
 }
 
 /// GetFeatureById: the feature's element itself is the document (WFS 2.0, 7.9.3.6).
-pub async fn by_id(ask: &Ask, query: QueryRequest, id: &str, format: Format) -> Result<Response> {
-    let request = Request {
-        queries: vec![query],
-        count: None,
-        start: 0,
-        hits: false,
-        format,
-        value_reference: None,
-        as_kvp: None,
-    };
+pub async fn by_id(ask: &Ask, request: Request, id: &str) -> Result<Response> {
     let mut part = Part::open(&ask.web.store, request.queries[0].prepare(ask)?, &request).await?;
     let not_found = || Exception::new(Code::NotFound, "id", format!("there is no feature '{id}'"));
     let item = part.reading.next().await.ok_or_else(not_found)??;
     let mut out = Vec::new();
-    if format == Format::Gml {
+    if request.format == Format::Gml {
         out.extend_from_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     }
     let root = format!(" {}", namespaces(ask, std::slice::from_ref(&part.reading.feature_type.name)));
     part.writer.feature(&mut out, &item.feature, &root, &part.crs)?;
-    let mut response = xml_response(out, format.name());
+    let mut response = xml_response(out, request.format.name());
     response.headers_mut().extend(position_header(&part.reading.position));
     Ok(response)
 }

@@ -90,7 +90,7 @@ pub async fn values_from_xml(ask: &Ask, root: &Element) -> Result<Response> {
 async fn respond(ask: &Ask, asked: Asked) -> Result<Response> {
     match asked {
         Asked::Queries(request) => answer::collection(ask, request, Members::Features).await,
-        Asked::ById { id, format } => answer::by_id(ask, by_id(ask, &id)?, &id, format).await,
+        Asked::ById { id, format } => answer::by_id(ask, by_id(ask, &id, format)?, &id).await,
     }
 }
 
@@ -101,15 +101,7 @@ async fn respond_values(ask: &Ask, asked: Asked, reference: Option<String>) -> R
     }
     let request = match asked {
         Asked::Queries(request) => request,
-        Asked::ById { id, format } => Request {
-            queries: vec![by_id(ask, &id)?],
-            count: None,
-            start: 0,
-            hits: false,
-            format,
-            value_reference: None,
-            as_kvp: None,
-        },
+        Asked::ById { id, format } => by_id(ask, &id, format)?,
     };
     if request.format != Format::Gml {
         return Err(Exception::invalid("outputFormat", "values are only offered as XML"));
@@ -118,17 +110,26 @@ async fn respond_values(ask: &Ask, asked: Asked, reference: Option<String>) -> R
     answer::collection(ask, request, Members::Values).await
 }
 
-/// The query for one feature by its WFS id. An id of no type's is nobody's: 404.
-fn by_id(ask: &Ask, id: &str) -> Result<QueryRequest> {
+/// The request for one feature by its WFS id. An id of no type's is nobody's: 404.
+fn by_id(ask: &Ask, id: &str, format: Format) -> Result<Request> {
     let not_found = || Exception::new(Code::NotFound, "id", format!("there is no feature '{id}'"));
     let (type_name, _) = id.trim().split_once('.').ok_or_else(not_found)?;
     if resolve_rid(id, type_name, |t| ask.is_type(t)).is_none() || !ask.is_type(type_name) {
         return Err(not_found());
     }
-    Ok(QueryRequest {
+    let query = QueryRequest {
         type_name: type_name.to_owned(),
         resource_ids: Some(id.trim().replace(',', "")),
         ..QueryRequest::default()
+    };
+    Ok(Request {
+        queries: vec![query],
+        count: None,
+        start: 0,
+        hits: false,
+        format,
+        value_reference: None,
+        as_kvp: None,
     })
 }
 
