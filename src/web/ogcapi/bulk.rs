@@ -22,7 +22,9 @@ use crate::web::problem::{Problem, Result};
 use crate::web::request::{next_piece, position_header};
 use crate::web::{Web, metrics};
 
-pub const MEDIA_TYPES: &[&str] = &["application/x-ndjson", "application/geo+json-seq"];
+pub const NDJSON: &str = "application/x-ndjson";
+pub const SEQUENCE: &str = "application/geo+json-seq";
+pub const MEDIA_TYPES: &[&str] = &[NDJSON, SEQUENCE];
 
 /// A batch is written when it has so many lines, or so many bytes of them.
 const BATCH_LINES: usize = 1000;

@@ -8,7 +8,9 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::{GEOJSON, JSON, JSON_SCHEMA, OPENAPI, bulk, fresh_json, json_only};
+use super::bulk::{NDJSON, SEQUENCE};
+use super::{GEOJSON, JSON, JSON_SCHEMA, OPENAPI, fresh_json, json_only};
+use crate::model::{GeometryKind, PropertyType};
 use crate::web::Web;
 use crate::web::access::Caller;
 use crate::web::problem::Result;
@@ -105,127 +107,134 @@ fn paths() -> Value {
             "getFeature" => "feature",
             _ => "object",
         };
-        let ok =
-            json!({ "description": summary, "content": { media_type: { "schema": reference("schemas", schema) } } });
-        paths.insert(path.into(), json!({ "get": operation(id, summary, parameters, ok) }));
+        let content = json!({ media_type: { "schema": reference("schemas", schema) } });
+        let responses = json!({
+            "200": { "description": summary, "content": content },
+            "default": reference("responses", "problem"),
+        });
+        paths.insert(path.into(), json!({ "get": operation(id, summary, parameters, responses) }));
     }
     add_writes(&mut paths);
     Value::Object(paths)
 }
 
+/// An operation that writes.
+struct Write {
+    path: &'static str,
+    method: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    parameters: &'static [&'static str],
+    /// Media types with the schema of each.
+    body: &'static [(&'static str, &'static str)],
+    /// Statuses of success, with what they say.
+    done: &'static [(&'static str, &'static str)],
+}
+
+const WRITES: &[Write] = &[
+    Write {
+        path: "/collections",
+        method: "post",
+        id: "createCollection",
+        summary: "Makes a collection",
+        parameters: &[],
+        body: &[(JSON, "declaration")],
+        done: &[("201", "Created")],
+    },
+    Write {
+        path: "/collections/{collectionId}",
+        method: "delete",
+        id: "removeCollection",
+        summary: "Removes a collection; its table stays unless purge is true",
+        parameters: &["collectionId", "purge"],
+        body: &[],
+        done: &[("204", "Removed")],
+    },
+    Write {
+        path: "/collections/{collectionId}/items",
+        method: "post",
+        id: "createFeatures",
+        summary: "Creates a Feature or, all or none, those of a FeatureCollection; or writes a stream of them, one a line",
+        parameters: &["collectionId", "Content-Crs"],
+        body: &[(GEOJSON, "features"), (NDJSON, "feature"), (SEQUENCE, "feature")],
+        done: &[("200", LINES_READ), ("201", "Created"), ACCEPTED],
+    },
+    Write {
+        path: "/collections/{collectionId}/items/{featureId}",
+        method: "put",
+        id: "replaceFeature",
+        summary: "Creates or replaces a feature",
+        parameters: &["collectionId", "featureId", "Content-Crs"],
+        body: &[(GEOJSON, "feature")],
+        done: &[("204", "Written"), ACCEPTED],
+    },
+    Write {
+        path: "/collections/{collectionId}/items/{featureId}",
+        method: "patch",
+        id: "updateFeature",
+        summary: "Changes a feature by a merge patch",
+        parameters: &["collectionId", "featureId", "Content-Crs"],
+        body: &[("application/merge-patch+json", "object")],
+        done: &[("204", "Written"), ACCEPTED],
+    },
+    Write {
+        path: "/collections/{collectionId}/items/{featureId}",
+        method: "delete",
+        id: "deleteFeature",
+        summary: "Deletes a feature",
+        parameters: &["collectionId", "featureId"],
+        body: &[],
+        done: &[("204", "Deleted"), ACCEPTED],
+    },
+    Write {
+        path: "/collections/{collectionId}/items/{featureId}/track",
+        method: "post",
+        id: "appendFixes",
+        summary: "Adds fixes to a track; the first makes the track",
+        parameters: &["collectionId", "featureId", "Content-Crs"],
+        body: &[(JSON, "fixes")],
+        done: &[("204", "Written"), ACCEPTED],
+    },
+    Write {
+        path: "/collections/{collectionId}/track",
+        method: "post",
+        id: "appendFixesToTracks",
+        summary: "Adds fixes to tracks, those of one track a line, each with the track's id",
+        parameters: &["collectionId", "Content-Crs"],
+        body: &[(NDJSON, "fixes"), (SEQUENCE, "fixes")],
+        done: &[("200", LINES_READ)],
+    },
+];
+
+const LINES_READ: &str = "The lines have been read; the answer counts them";
+const ACCEPTED: (&str, &str) = ("202", "Written for good, and not yet shown by this instance");
+
 fn add_writes(paths: &mut serde_json::Map<String, Value>) {
-    let body = |media_types: &[&str], schema: &str| {
-        let content = media_types.iter().map(|m| (m.to_string(), json!({ "schema": reference("schemas", schema) })));
-        json!({ "required": true, "content": serde_json::Map::from_iter(content) })
-    };
-    let done = |what: &str| json!({ "description": what });
-    let created = json!({
-        "description": "Created",
-        "headers": { "Location": { "schema": { "type": "string", "format": "uri" } } },
-    });
-    let items = "/collections/{collectionId}/items";
-    let item = "/collections/{collectionId}/items/{featureId}";
-    let features = [&[GEOJSON], bulk::MEDIA_TYPES].concat();
-    for (path, method, id, summary, parameters, success, answer, body) in [
-        (
-            "/collections",
-            "post",
-            "createCollection",
-            "Makes a collection",
-            &[][..],
-            "201",
-            created.clone(),
-            Some(body(&[JSON], "object")),
-        ),
-        (
-            "/collections/{collectionId}",
-            "delete",
-            "removeCollection",
-            "Removes a collection; its table stays unless purge is true",
-            &["collectionId", "purge"],
-            "204",
-            done("Removed"),
-            None,
-        ),
-        (
-            items,
-            "post",
-            "createFeatures",
-            "Creates a Feature or, all or none, those of a FeatureCollection; or writes a stream of them, one a line",
-            &["collectionId", "Content-Crs"],
-            "201",
-            created,
-            Some(body(&features, "object")),
-        ),
-        (
-            item,
-            "put",
-            "replaceFeature",
-            "Creates or replaces a feature",
-            &["collectionId", "featureId", "Content-Crs"],
-            "204",
-            done("Written"),
-            Some(body(&[GEOJSON], "feature")),
-        ),
-        (
-            item,
-            "patch",
-            "updateFeature",
-            "Changes a feature by a merge patch",
-            &["collectionId", "featureId", "Content-Crs"],
-            "204",
-            done("Written"),
-            Some(body(&["application/merge-patch+json"], "object")),
-        ),
-        (
-            item,
-            "delete",
-            "deleteFeature",
-            "Deletes a feature",
-            &["collectionId", "featureId"],
-            "204",
-            done("Deleted"),
-            None,
-        ),
-        (
-            "/collections/{collectionId}/items/{featureId}/track",
-            "post",
-            "appendFixes",
-            "Adds fixes to a track; the first makes the track",
-            &["collectionId", "featureId", "Content-Crs"],
-            "204",
-            done("Written"),
-            Some(body(&[JSON], "fixes")),
-        ),
-        (
-            "/collections/{collectionId}/track",
-            "post",
-            "appendFixesToTracks",
-            "Adds fixes to tracks, those of one track a line, each with the track's id",
-            &["collectionId", "Content-Crs"],
-            "200",
-            done("The lines have been read; the answer counts them"),
-            Some(body(bulk::MEDIA_TYPES, "fixes")),
-        ),
-    ] {
-        let mut operation = operation(id, summary, parameters, json!(null));
-        if let Some(body) = body {
-            operation["requestBody"] = body;
+    for write in WRITES {
+        let mut responses = json!({ "default": reference("responses", "problem") });
+        for (status, what) in write.done {
+            responses[status] = json!({ "description": what });
+            if *status == "201" {
+                responses[status]["headers"] =
+                    json!({ "Location": { "schema": { "type": "string", "format": "uri" } } });
+            }
         }
-        operation["responses"] = json!({ success: answer, "default": reference("responses", "problem") });
-        if path == items {
-            operation["responses"]["200"] = done("The lines have been read; the answer counts them");
+        let mut operation = operation(write.id, write.summary, write.parameters, responses);
+        if !write.body.is_empty() {
+            let content =
+                write.body.iter().map(|(media, s)| (media.to_string(), json!({ "schema": reference("schemas", s) })));
+            operation["requestBody"] = json!({ "required": true, "content": serde_json::Map::from_iter(content) });
         }
-        paths.entry(path).or_insert_with(|| json!({}))[method] = operation;
+        paths.entry(write.path).or_insert_with(|| json!({}))[write.method] = operation;
     }
 }
 
-fn operation(id: &str, summary: &str, parameters: &[&str], ok: Value) -> Value {
+fn operation(id: &str, summary: &str, parameters: &[&str], responses: Value) -> Value {
     json!({
         "operationId": id,
         "summary": summary,
         "parameters": parameters.iter().map(|p| reference("parameters", p)).collect::<Vec<_>>(),
-        "responses": { "200": ok, "default": reference("responses", "problem") },
+        "responses": responses,
     })
 }
 
@@ -289,6 +298,61 @@ fn responses() -> Value {
     })
 }
 
+/// What makes a collection: the keys of config/default.toml.
+fn declaration() -> Value {
+    let seconds = |what: &str| json!({ "type": "number", "description": what });
+    json!({
+        "type": "object",
+        "required": ["id"],
+        "properties": {
+            "id": { "type": "string", "pattern": "^[a-z][a-z0-9_]*$" },
+            "title": { "type": "string" },
+            "description": { "type": "string" },
+            "geometry": {
+                "type": "object",
+                "description": "Without it the features have no geometry",
+                "required": ["type"],
+                "properties": {
+                    "type": { "type": "string", "enum": GeometryKind::ALL.map(GeometryKind::name) },
+                    "epsg": { "type": "integer", "default": 4326 },
+                    "dimension": { "type": "string", "enum": ["XY", "XYZ", "XYM", "XYZM"], "default": "XY" },
+                    "nullable": { "type": "boolean", "default": true },
+                },
+            },
+            "properties": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name", "type"],
+                    "properties": {
+                        "name": { "type": "string" },
+                        "type": { "type": "string", "enum": PropertyType::ALL.map(PropertyType::name) },
+                        "nullable": { "type": "boolean", "default": true },
+                        "index": { "type": "boolean", "default": false },
+                        "title": { "type": "string" },
+                    },
+                },
+            },
+            "expiry": {
+                "description": "Seconds without a change after which a feature is persisted and leaves the index, or \"never\"",
+                "oneOf": [{ "type": "number" }, { "type": "string", "enum": ["never"] }],
+            },
+            "max_dirty": seconds("After which a feature that never rests is persisted all the same"),
+            "partitions": { "type": "integer", "minimum": 1, "default": 1 },
+            "persist": { "type": "boolean", "default": true },
+            "track": {
+                "type": "object",
+                "description": "The features are tracks",
+                "properties": {
+                    "gap_seconds": seconds("A longer silence begins a new part"),
+                    "gap_metres": { "type": "number", "description": "A farther leap begins a new part" },
+                },
+            },
+            "track_of": { "type": "string", "description": "The collection of points whose positions the tracks are made of" },
+        },
+    })
+}
+
 fn schemas() -> Value {
     let fix = json!({
         "time": {
@@ -299,6 +363,7 @@ fn schemas() -> Value {
     });
     json!({
         "object": { "type": "object" },
+        "declaration": declaration(),
         "problem": {
             "type": "object",
             "required": ["type", "title", "status", "detail", "code", "description"],
@@ -343,6 +408,7 @@ fn schemas() -> Value {
                 "properties": { "type": "object", "nullable": true, "description": "New values of the track's properties" },
             },
         },
+        "features": { "oneOf": [reference("schemas", "feature"), reference("schemas", "featureCollection")] },
         "featureCollection": {
             "type": "object",
             "required": ["type", "features"],

@@ -34,6 +34,11 @@ async fn collections_come_and_go() {
         (json!({ "id": "a", "geometry": { "type": "Point", "epsg": -1 } }), "/geometry/epsg", "-1"),
         (json!({ "id": "a", "expiry": "soon" }), "/expiry", "soon"),
         (json!({ "id": "a", "partitions": 0 }), "/partitions", "partitions"),
+        (
+            json!({ "id": "a", "geometry": { "type": "LineString", "dimension": "XYM" }, "track": {}, "track_of": "nothing" }),
+            "/track_of",
+            "nothing",
+        ),
         (json!([]), "", "not a feature type"),
     ] {
         let answer = server.post("/collections", &bad).await.expect(400);
