@@ -33,7 +33,7 @@ const ID: [&str; 2] = ["id", "fid"];
 
 impl Columns {
     /// Finds the columns by name, whatever the case: coordinates as people call them, an `id`, and the properties.
-    /// The error names a column that was asked for and is not there, or half a position.
+    /// The error names a column that was asked for and is not there, half a position, or all columns when none means anything.
     pub fn find(
         header: &StringRecord,
         properties: &[(String, PropertyType)],
@@ -59,6 +59,12 @@ impl Columns {
                 None if id == Some(i) || position.is_some_and(|(lon, lat)| lon == i || lat == i) => {}
                 None => columns.ignored.push(name.to_owned()),
             }
+        }
+        if position.is_none() && columns.properties.is_empty() {
+            let columns = columns.ignored.join("', '");
+            return Err(format!(
+                "no column is a coordinate or a property of the collection (are they separated by commas?): '{columns}'"
+            ));
         }
         Ok(columns)
     }
@@ -146,5 +152,7 @@ mod tests {
         let names = Names { lon: Some("z".into()), ..Names::default() };
         assert_eq!(columns(&["lon", "lat"], &names).unwrap_err(), "there is no column 'z'");
         assert!(columns(&["lon"], &Names::default()).is_err());
+        let error = columns(&["lon;lat;name"], &Names::default()).unwrap_err();
+        assert!(error.contains("'lon;lat;name'"), "{error}");
     }
 }
