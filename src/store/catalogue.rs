@@ -9,7 +9,7 @@ use super::{Store, tailer};
 use crate::coordination::Lease;
 use crate::delegate::DelegateError;
 use crate::log::LogError;
-use crate::model::{FeatureType, PartitionId, SchemaError};
+use crate::model::{FeatureType, GeometryKind, PartitionId, SchemaError};
 use crate::store::CatalogueError;
 
 /// What this instance has seen of the catalogue.
@@ -39,6 +39,7 @@ impl Store {
     /// Creates a feature type; other instances take it up within their catalogue interval.
     pub async fn create_feature_type(&self, mut feature_type: FeatureType) -> Result<Arc<FeatureType>, CatalogueError> {
         feature_type.check_declaration()?;
+        self.check_points(&feature_type).await?;
         feature_type.incarnation = new_incarnation();
         feature_type.schema_version = 1;
         let name = feature_type.name.clone();
@@ -55,6 +56,17 @@ impl Store {
         }
         self.refresh_catalogue().await?;
         self.feature_type(&name).ok_or(CatalogueError::UnknownType(name))
+    }
+
+    /// What tracks are made of has to be there and be points: else they would never grow, and nobody would be told.
+    async fn check_points(&self, tracks: &FeatureType) -> Result<(), CatalogueError> {
+        let Some(name) = &tracks.track_of else { return Ok(()) };
+        // It may have been made on another instance a moment ago.
+        self.refresh_catalogue().await?;
+        match self.feature_type(name).and_then(|t| t.geometry) {
+            Some(column) if matches!(column.kind, GeometryKind::Point | GeometryKind::Geometry) => Ok(()),
+            _ => Err(SchemaError::new("track_of", format!("there is no feature type '{name}' of points")).into()),
+        }
     }
 
     /// Takes a feature type out of the catalogue. Its table stays, unless `purge`.
