@@ -4,7 +4,7 @@
 
 use serde_json::value::RawValue;
 
-use super::read::{ParseError, named};
+use super::text::{ParseError, named};
 use crate::model::crs::Transform;
 use crate::model::geometry::{Coord, Writer};
 use crate::model::{Dimension, Geometry, GeometryKind};

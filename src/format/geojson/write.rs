@@ -1,6 +1,5 @@
 //! Features into GeoJSON text.
 
-use super::track;
 use crate::format::gml::gml_id;
 use crate::format::json;
 use crate::model::crs::{Crs, CrsRef, Transform};
@@ -84,7 +83,7 @@ impl FeatureWriter {
         out.push(b'}');
         if let Some(line) = geometry.filter(|_| self.tracks) {
             out.extend_from_slice(br#","datetimes":"#);
-            track::times(out, &mut line.reader());
+            times(out, &mut line.reader());
         }
         if let Some(tier) = tier {
             out.extend_from_slice(br#","tier":"#);
@@ -156,7 +155,7 @@ impl FeatureWriter {
 }
 
 /// A count, and so many of something, as a JSON array.
-pub(super) fn list(out: &mut Vec<u8>, r: &mut Reader<'_>, each: impl Fn(&mut Vec<u8>, &mut Reader<'_>)) {
+fn list(out: &mut Vec<u8>, r: &mut Reader<'_>, each: impl Fn(&mut Vec<u8>, &mut Reader<'_>)) {
     out.push(b'[');
     for i in 0..r.count() {
         if i > 0 {
@@ -165,6 +164,18 @@ pub(super) fn list(out: &mut Vec<u8>, r: &mut Reader<'_>, each: impl Fn(&mut Vec
         each(out, r);
     }
     out.push(b']');
+}
+
+/// Appends the times of a track's vertices: a list, of a MultiLineString a list of lists.
+fn times(out: &mut Vec<u8>, line: &mut Reader<'_>) {
+    match line.header() {
+        (GeometryKind::MultiLineString, _) => list(out, line, times),
+        (_, dimension) => list(out, line, |out, line| {
+            out.push(b'"');
+            json::instant(out, (line.coord(dimension).m * 1e6).round() as i64);
+            out.push(b'"');
+        }),
+    }
 }
 
 /// The frame of a FeatureCollection around features that are written one by one.
