@@ -5,9 +5,12 @@
 //!
 //! Invariant: `next` is the consumer's own position. It counts the markers that end transactions and what was aborted, which
 //! are offsets without a record, so it reaches every end that `range` tells.
+//!
+//! The client is not trusted to come back by itself: after a restart of the broker it was seen to read nothing any more, for
+//! good and without an error. A tail that stays behind what can be read fails, and its owner begins a new one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +29,9 @@ use crate::model::{Offset, PartitionId};
 const READ_AHEAD: usize = 2;
 /// How long a dropped tail's thread may go on, and how late an offset without a record may be told.
 const TICK: Duration = Duration::from_millis(100);
+/// How often a reader to whom nothing comes asks where the log ends, and how long it may stay behind that.
+const LOOK: Duration = Duration::from_secs(2);
+const STUCK: Duration = Duration::from_secs(6);
 
 pub struct KafkaTail {
     batches: mpsc::Receiver<Result<Batch, LogError>>,
@@ -47,7 +53,16 @@ pub fn start(
     assignment.add_partition_offset(&topic, partition as i32, KafkaOffset::Offset(from as i64)).map_err(unavailable)?;
     consumer.assign(&assignment).map_err(unavailable)?;
     let (sender, batches) = mpsc::channel(READ_AHEAD);
-    let reader = Reader { log: log.to_owned(), topic, partition, consumer, next: from, failure: None };
+    let reader = Reader {
+        log: log.to_owned(),
+        topic,
+        partition,
+        consumer,
+        next: from,
+        failure: None,
+        looked: Instant::now(),
+        behind: None,
+    };
     std::thread::Builder::new()
         .name("kafka-tail".to_owned())
         .spawn(move || reader.run(&sender))
@@ -74,6 +89,9 @@ struct Reader {
     next: Offset,
     /// To be told once what was read before it is delivered.
     failure: Option<LogError>,
+    /// When something came, or the log's end was asked for, and since when that is known to lie further on.
+    looked: Instant,
+    behind: Option<Instant>,
 }
 
 impl Reader {
@@ -83,9 +101,12 @@ impl Reader {
             let batch = self.read();
             let result = if batch.next > self.next {
                 self.next = batch.next;
+                (self.looked, self.behind) = (Instant::now(), None);
                 Ok(batch)
             } else if let Some(failure) = self.failure.take() {
                 Err(failure)
+            } else if self.is_stuck() {
+                Err(unavailable(format!("nothing came of partition {} behind offset {}", self.partition, self.next)))
             } else {
                 continue;
             };
@@ -113,6 +134,24 @@ impl Reader {
         }
         let next = self.position().max(records.last().map_or(self.next, |r: &LogRecord| r.offset + 1));
         Batch { records, next }
+    }
+
+    /// True when the broker, which answers, has had more to read for a while.
+    fn is_stuck(&mut self) -> bool {
+        if self.looked.elapsed() < LOOK {
+            return false;
+        }
+        self.looked = Instant::now();
+        // The end for readers of what is committed: an open transaction is none of ours.
+        let end =
+            self.consumer.fetch_watermarks(&self.topic, self.partition as i32, LOOK).map(|(_, end)| end as Offset);
+        match end {
+            Ok(end) if end > self.next => self.behind.get_or_insert_with(Instant::now).elapsed() >= STUCK,
+            _ => {
+                self.behind = None;
+                false
+            }
+        }
     }
 
     /// Everything before it was handed out, or has no record. Zero as long as nothing was read.
