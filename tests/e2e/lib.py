@@ -121,11 +121,11 @@ class Bench:
 class Server:
     """One process of `alluvium serve`. Its port stays when it is started again."""
 
-    def __init__(self, directory, name, settings, environment=None, config=None):
+    def __init__(self, directory, name, settings, environment=None, config=None, port=None):
         self.name = name
         self.data = directory / name
         self.log = directory / f"{name}.log"
-        self.port = free_port()
+        self.port = port or free_port()
         self._command = [BINARY, "serve", "--listen", f"127.0.0.1:{self.port}", "--data-dir", self.data]
         if config:
             self._command += ["--config", ROOT / config]

@@ -51,11 +51,11 @@ class Journal:
         for read in self.reads:
             if read["status"] == 200 and read["position"] and read["type"] in read["position"]:
                 self.answers[read["type"]].append(read)
-        # By (server, lane): when each request that went well began and ended, in order.
+        # By (server, lane): when the requests that went well were answered, in order.
         self.successes = collections.defaultdict(list)
         for event in [*self.writes, *self.reads]:
             if event.get("outcome") == "acked" or event["op"] == "read" and event["status"] in (200, 404):
-                self.successes[event["at"], event["lane"]].append((event["begin"], event["end"]))
+                self.successes[event["at"], event["lane"]].append(event["end"])
         for answers in self.successes.values():
             answers.sort()
 

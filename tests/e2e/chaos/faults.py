@@ -1,7 +1,7 @@
 """What is done to the parts, and in which order: a schedule out of a seed.
 
 A fault has a kind, the parts that it hits, and a length. A schedule goes in rounds: each kind on each part, the three servers
-in turn, and each pair of parts with kinds by chance; shuffled. So a short run has a bit of everything.
+in turn, and each pair of parts twice, with kinds by chance; shuffled. So a short run has a bit of everything.
 """
 import dataclasses
 import itertools
@@ -46,7 +46,7 @@ def schedule(seed, servers, kinds=None, singles=None, pairs=PAIRS):
     kinds, singles = kinds or list(KINDS), singles or [SERVER, *BACKING]
     while True:
         round_ = [[(kind, part)] for kind in kinds for part in singles]
-        round_ += [[(chance.choice(kinds), part) for part in pair] for pair in pairs]
+        round_ += [[(chance.choice(kinds), part) for part in pair] for pair in pairs * 2]
         chance.shuffle(round_)
         for hits in round_:
             named = [(kind, next(turn) if part == SERVER else part) for kind, part in hits]

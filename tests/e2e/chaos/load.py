@@ -48,7 +48,7 @@ class Journal:
         self._file = open(path, "w")
         self._lock = threading.Lock()
         self._last = 0
-        # By (server, lane): when the last request that went well was begun.
+        # By (server, lane, feature type): when the last request that went well was begun.
         self.well = {}
 
     def number(self):
@@ -61,7 +61,8 @@ class Journal:
         with self._lock:
             self._file.write(line + "\n")
             if event.get("outcome") == "acked" or event["op"] == "read" and event["status"] == 200:
-                self.well[event["at"], event["lane"]] = event["begin"]
+                for name in {sent[0] for sent in event["sent"]} if event["op"] == "write" else {event["type"]}:
+                    self.well[event["at"], event["lane"], name] = event["begin"]
 
     def close(self):
         with self._lock:
@@ -327,25 +328,27 @@ def as_delete(name, feature_id):
 
 
 class StatusWatch(Worker):
-    """Which partitions a server sweeps, by its own account."""
+    """Which partitions a server sweeps and how far it has come in each, by its own account."""
 
     pause_s = 0.1
 
-    def __init__(self, journal, instance, owned):
+    def __init__(self, journal, instance, owned, applied):
         super().__init__(journal, instance, random.Random())
         self.client = instance.client(timeout=2)
-        self.owned = owned
+        self.owned, self.applied = owned, applied
+        self.told = None
 
     def step(self):
         try:
             partitions = self.client.get("/admin/status").json()["partitions"]
         except (*LOST, ValueError):
-            self.owned[self.at] = frozenset()
-            return
-        owned = frozenset(f"{p['feature_type']} {p['partition']}" for p in partitions if p["owner"])
-        if self.owned.get(self.at) != owned:
-            self.journal.note(op="status", at=self.at, time=time.monotonic(), owned=sorted(owned))
-        self.owned[self.at] = owned
+            partitions = []
+        name = lambda p: f"{p['feature_type']} {p['partition']}"
+        self.owned[self.at] = frozenset(name(p) for p in partitions if p["owner"])
+        self.applied[self.at] = {name(p): p["applied"] for p in partitions}
+        if self.owned[self.at] != self.told:
+            self.told = self.owned[self.at]
+            self.journal.note(op="status", at=self.at, time=time.monotonic(), owned=sorted(self.told))
 
 
 class WatermarkWatch(threading.Thread):
@@ -388,14 +391,16 @@ class Load:
     """All workers, as long as the block runs."""
 
     def __init__(self, journal, cluster, seed):
-        self.journal, self.owned, self.shared = journal, {}, Shared()
+        self.journal, self.shared = journal, Shared()
+        # By server: the partitions that it sweeps, and how far it has come in each.
+        self.owned, self.applied = {}, {}
         chance = random.Random(seed)
         self.workers = []
         for instance in cluster.instances:
             for kind, count in ((Writer, 2), (Reader, 1), (TransientReader, 1)):
                 for _ in range(count):
                     self.workers.append(kind(journal, instance, random.Random(chance.random()), self.shared))
-            self.workers.append(StatusWatch(journal, instance, self.owned))
+            self.workers.append(StatusWatch(journal, instance, self.owned, self.applied))
         self.watch = WatermarkWatch(journal, cluster.database.url)
 
     def __enter__(self):
@@ -407,6 +412,19 @@ class Load:
     def check(self):
         for worker in self.workers:
             worker.check()
+
+    def farthest(self):
+        """How far the foremost server has come in each partition."""
+        foremost = {}
+        for applied in self.applied.copy().values():
+            for partition, offset in applied.items():
+                foremost[partition] = max(offset, foremost.get(partition, 0))
+        return foremost
+
+    def lagging(self, servers, goal):
+        """The servers and partitions that have not come so far."""
+        at = lambda server, partition: self.applied.get(server, {}).get(partition, 0)
+        return [(server, partition, at(server, partition)) for server in servers for partition in goal if at(server, partition) < goal[partition]]
 
     def __exit__(self, *_):
         for worker in self.workers:

@@ -4,15 +4,18 @@ the proxy's links between each server and each of the others.
 Owns the processes: all have ended when the `Cluster` is left. A server reaches Kafka through its own link even for the broker's
 own address, since the broker has a listener for each server that advertises the link's port.
 """
+import contextlib
 import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 
-from lib import ROOT, Database, Server, die_with_parent, free_port, psql
+from lib import ROOT, Database, Server, die_with_parent, psql
 
 HERE = pathlib.Path(__file__).resolve().parent
 STACK = ROOT / "tests/stack"
@@ -26,6 +29,20 @@ SETTINGS = {
     "server__count_budget": 30,
     "telemetry__log": "info",
 }
+
+
+def free_ports(count):
+    """So many in a row, below those that the system gives to connections: what is killed must find its port free again."""
+    first = int(os.environ.get("STACK_PORT_BASE", 25_990)) + 10  # the base is another stack's
+    for base in range(first, 32_768 if first < 32_768 else first + 1, 40):
+        with contextlib.ExitStack() as sockets:
+            try:
+                for port in range(base, base + count):
+                    sockets.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+        return list(range(base, base + count))
+    raise AssertionError(f"no {count} free ports from {first} on")
 
 
 class Backing:
@@ -65,9 +82,10 @@ class Backing:
 
 
 class Instance(Server):
-    """A server of ours, which can stand still."""
+    """A server of ours, which can stand still. `started`: when, by the monotonic clock."""
 
     links = ()
+    started = 0.0
 
     def pause(self):
         self._process.send_signal(signal.SIGSTOP)
@@ -76,6 +94,7 @@ class Instance(Server):
         self._process.send_signal(signal.SIGCONT)
 
     def start(self, ready=False):
+        self.started = time.monotonic()
         super().start(ready)
 
 
@@ -121,16 +140,18 @@ class Cluster:
 
     def __enter__(self):
         names = [f"server-{n}" for n in range(self._count)]
+        ports = free_ports(4 + 6 * self._count)
+        base = ports[0]
+        take = iter(ports[4:]).__next__
         # The broker's own listener for each server, and the port of the link that leads there.
-        kafka = {name: (free_port(), free_port()) for name in names}
+        kafka = {name: (take(), take()) for name in names}
         stack_dir = pathlib.Path(os.environ.get("CHAOS_STACK_DIR") or ROOT / "target/chaos-stack")
         self._stack = {
             **os.environ,
             "STACK_DIR": str(stack_dir),
+            "STACK_PORT_BASE": str(base),
             "STACK_KAFKA_LISTENERS": " ".join(f"{listener}:{link}" for listener, link in kafka.values()),
         }
-        if "STACK_PORT_BASE" in os.environ:  # which is another stack's
-            self._stack["STACK_PORT_BASE"] = str(int(os.environ["STACK_PORT_BASE"]) + 10)
         try:
             self._run("down", "--clean")
             self._run("up")
@@ -142,12 +163,12 @@ class Cluster:
             for name in names:
                 links[f"{name}/kafka"] = (kafka[name][1], kafka[name][0])
                 for part in ("zookeeper", "postgres"):
-                    links[f"{name}/{part}"] = (free_port(), port[part])
+                    links[f"{name}/{part}"] = (take(), port[part])
             self.proxy = Proxy(links)
             for part in BACKING:
                 self.parts[part] = Backing(part, self._stack, [f"{name}/{part}" for name in names])
             for name in names:
-                self._start(name, {part: links[f"{name}/{part}"][0] for part in BACKING})
+                self._start(name, take(), {part: links[f"{name}/{part}"][0] for part in BACKING})
             for instance in self.instances:
                 instance.wait_ready()
         except BaseException:
@@ -155,7 +176,7 @@ class Cluster:
             raise
         return self
 
-    def _start(self, name, ports):
+    def _start(self, name, listen, ports):
         environment = {
             "ALLUVIUM_KAFKA": f"127.0.0.1:{ports['kafka']}",
             "ALLUVIUM_ZOOKEEPER": f"127.0.0.1:{ports['zookeeper']}",
@@ -163,7 +184,7 @@ class Cluster:
             **self._environment,
         }
         settings = {**SETTINGS, "zookeeper__root": f"/{self.database.name}", "kafka__topic_prefix": self.prefix}
-        instance = Instance(self._directory, name, settings, environment, "config/clustered.toml")
+        instance = Instance(self._directory, name, settings, environment, "config/clustered.toml", listen)
         instance.links = [f"{name}/{part}" for part in BACKING]
         self.instances.append(instance)
         self.parts[name] = instance

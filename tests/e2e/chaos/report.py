@@ -39,13 +39,11 @@ def effect(journal, event):
     began, ended, until = event["began"], event["ended"], event["until"]
     gaps, back = {}, {}
     for key, answers in journal.successes.items():
-        ends = sorted(end for _, end in answers)
-        first, last = bisect.bisect_left(ends, began), bisect.bisect_right(ends, until)
-        times = [began, *ends[first:last], until]
+        first, last = bisect.bisect_left(answers, began), bisect.bisect_right(answers, until)
+        times = [began, *answers[first:last], until]
         gaps[key] = max(b - a for a, b in zip(times, times[1:]))
-        i = bisect.bisect_left(answers, (ended,))
-        # The first to be begun is not always the first to end, with several writers.
-        back[key] = min((end for _, end in answers[i : i + 9]), default=until) - ended
+        i = bisect.bisect_left(answers, ended)
+        back[key] = min(answers[i : i + 1], default=until) - ended
     fault = Fault([tuple(hit) for hit in event["hits"]], event["seconds"])
     return Effect(fault, began, ended, gaps, back, event["leases"])
 
