@@ -45,9 +45,13 @@ def torn(chance, journal, records, rows):
 
 def stale_row(chance, journal, records, rows):
     """a read has an older state of a feature"""
-    read, feature_id = some_answer(chance, journal)
-    states = [r["features"][feature_id] for r in journal.answers[read["type"]] if feature_id in r.get("features", ())]
-    read["features"][feature_id] = next(s for s in states if s != read["features"][feature_id])
+    earlier = {}
+    for read in sorted(journal.answers["ships"], key=lambda r: r["begin"]):
+        for feature_id, state in read["features"].items():
+            if earlier.setdefault(feature_id, state) != state and read["kind"] == "all":
+                read["features"][feature_id] = earlier[feature_id]
+                return
+    raise AssertionError("no ship changed")
 
 
 def back_from_the_dead(chance, journal, records, rows):
@@ -77,9 +81,17 @@ def went_back(chance, journal, records, rows):
     new["asked"] = None
 
 
-def hits_of_another_time(chance, journal, records, rows):
-    """hits count more than there ever were"""
-    chance.choice([r for r in journal.reads if r["kind"] == "hits" and r["status"] == 200])["matched"] += 1000
+def absent_though_there(chance, journal, records, rows):
+    """a server says that a feature is not there which was there all the time"""
+    read = next(r for r in journal.reads if r["status"] == 404)
+    there = [r for r in journal.answers["buoys"] if r["kind"] == "all" and r["at"] == "server-0"]
+    for before, after in zip(there, there[1:]):
+        same = [f for f in before["features"].keys() & after["features"].keys() if before["features"][f] == after["features"][f]]
+        if same and after["begin"] - before["end"] > 0.01:
+            middle = (before["end"] + after["begin"]) / 2
+            read.update(at="server-0", type="buoys", id=same[0], asked=None, begin=middle, end=middle)
+            return
+    raise AssertionError("no feature rested between two reads")
 
 
 def lost_row(chance, journal, records, rows):
@@ -121,7 +133,7 @@ FALSIFICATIONS = {
     missing_feature: "a read is the state",
     counted_twice: "counts exact",
     went_back: "never go back",
-    hits_of_another_time: "of their time",
+    absent_though_there: "of their time",
     lost_row: "the delegate is",
     old_row: "the delegate is",
     watermark_back: "watermarks only rise",
