@@ -63,7 +63,7 @@ impl World {
     fn apply(&mut self, changes: &[Change]) {
         let bases = FxHashMap::default();
         for change in changes {
-            let step = Step { partition: 0, offset: self.offset, time_ms: self.offset as i64 };
+            let step = Step { partition: 0, offset: self.offset, since: self.offset, time_ms: self.offset as i64 };
             self.index.apply(step, std::slice::from_ref(change), &bases);
             self.offset += 1;
         }

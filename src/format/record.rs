@@ -6,7 +6,7 @@
 //! | part | layout |
 //! |---|---|
 //! | record | magic `A1`, version `01` or `02`, kind: `01` changes, `02` persisted; then its body and nothing more |
-//! | changes | varints: version of the schema, part of the run, parts of the run, number of changes; then the changes |
+//! | changes | varints: version of the schema, part of the run, parts of the run; of more than one: 8 bytes, the run's id; varint: number of changes; then the changes |
 //! | change | tag: `01` put, `02` patch, `03` delete, `04` append (from version 2); id as text; its body |
 //! | put | geometry, number of values, the values by property id |
 //! | patch | `00` geometry stays, `01` goes, `02` is set and follows; number of properties; each its id and its value |
@@ -46,8 +46,8 @@ const KEEP: u8 = 0;
 const REMOVE: u8 = 1;
 const SET: u8 = 2;
 
-/// The longest head of a record of changes: magic, version, kind and four varints of at most 10 bytes.
-const MAX_HEAD: usize = 3 + 4 * 10;
+/// The longest head of a record of changes: magic, version, kind, four varints of at most 10 bytes, and the id of a run.
+const MAX_HEAD: usize = 3 + 4 * 10 + 8;
 
 /// Why a value of the log is not a record that this release can apply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +82,9 @@ pub fn encode(record: &Record, schema_version: u32) -> Bytes {
             put_varint(&mut out, schema_version.into());
             put_varint(&mut out, run.part.into());
             put_varint(&mut out, run.of.into());
+            if run.of > 1 {
+                out.extend_from_slice(&run.id.to_le_bytes());
+            }
             put_varint(&mut out, changes.len() as u64);
             changes.iter().for_each(|c| put_change(&mut out, c));
         }
@@ -104,8 +107,9 @@ fn version_of(record: &Record) -> u8 {
     }
 }
 
-/// Distributes changes, in their order, over a run of as few records as the log's largest value allows.
-pub fn split(changes: Vec<Change>, max_value_bytes: usize) -> Result<Vec<Record>, TooLarge> {
+/// Distributes changes, in their order, over a run of as few records as the log's largest value allows. `id` gives the run's, one
+/// that no other run has; it is asked where there is more than one record.
+pub fn split(changes: Vec<Change>, max_value_bytes: usize, id: impl FnOnce() -> u64) -> Result<Vec<Record>, TooLarge> {
     let limit = max_value_bytes.saturating_sub(MAX_HEAD);
     let mut parts: Vec<Vec<Change>> = Vec::new();
     let mut room = 0;
@@ -127,7 +131,8 @@ pub fn split(changes: Vec<Change>, max_value_bytes: usize) -> Result<Vec<Record>
         room -= bytes;
     }
     let of = parts.len() as u32;
-    Ok((1..).zip(parts).map(|(part, changes)| Record::Changes { run: Run { part, of }, changes }).collect())
+    let id = if of > 1 { id() } else { Run::WHOLE.id };
+    Ok((1..).zip(parts).map(|(part, changes)| Record::Changes { run: Run { part, of, id }, changes }).collect())
 }
 
 /// Reads a record of the log of `ft`. Of foreign producers: a JSON object is a GeoJSON Feature, the put of `key`; no value at
@@ -391,10 +396,12 @@ fn take_changes(source: &mut Source<'_>, ft: &FeatureType) -> Result<Record, Rec
     if version > ft.schema_version {
         return Err(RecordError::NewerSchema { version, known: ft.schema_version });
     }
-    let run = Run { part: source.small()?, of: source.small()? };
-    if run.part < 1 || run.part > run.of {
+    let (part, of) = (source.small()?, source.small()?);
+    if part < 1 || part > of {
         return Err(poison("its part is not of its run"));
     }
+    let id = if of > 1 { u64::from_le_bytes(source.array()?) } else { Run::WHOLE.id };
+    let run = Run { part, of, id };
     let n = source.count()?;
     let mut changes = Vec::new();
     for _ in 0..n {
@@ -548,8 +555,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(changes in proptest::collection::vec(change(), 0..5), part in 1u32..4, more in 0u32..300) {
-            let record = Record::Changes { run: Run { part, of: part + more }, changes };
+        fn what_is_written_is_read(changes in proptest::collection::vec(change(), 0..5), part in 1u32..4, more in 0u32..300, id in any::<u64>()) {
+            let of = part + more;
+            let id = if of > 1 { id } else { 0 };
+            let record = Record::Changes { run: Run { part, of, id }, changes };
             prop_assert_eq!(decode(Some(b"k"), Some(&encode(&record, 7)), &ft()), Ok(record));
         }
 
@@ -574,12 +583,13 @@ mod tests {
 
         #[test]
         fn a_run_keeps_order_and_limit(changes in proptest::collection::vec(change(), 0..20), limit in 600usize..2000) {
-            let records = split(changes.clone(), limit).unwrap();
+            let records = split(changes.clone(), limit, || 9).unwrap();
             let mut joined = Vec::new();
             for (i, record) in records.iter().enumerate() {
                 prop_assert!(encode(record, u32::MAX).len() <= limit);
                 let Record::Changes { run, changes } = record else { panic!("not changes") };
-                prop_assert_eq!(*run, Run { part: i as u32 + 1, of: records.len() as u32 });
+                let of = records.len() as u32;
+                prop_assert_eq!(*run, Run { part: i as u32 + 1, of, id: if of > 1 { 9 } else { 0 } });
                 joined.extend(changes.iter().cloned());
             }
             prop_assert_eq!(joined, changes);
@@ -656,7 +666,7 @@ mod tests {
             geometry: None,
             properties: vec![Value::String("x".repeat(500).into())],
         }));
-        let error = split(vec![Change::Delete("a".into()), big], 400).unwrap_err();
+        let error = split(vec![Change::Delete("a".into()), big], 400, || 9).unwrap_err();
         assert_eq!((&*error.id, error.limit), ("big", 400 - MAX_HEAD));
     }
 }

@@ -101,17 +101,20 @@ pub enum Record {
     Persisted(Persisted),
 }
 
-/// A transaction too large for one record travels as a run of records, appended together or not at all; it is applied at its end.
+/// A transaction too large for one record travels as a run of records, appended together or not at all, in their order, though
+/// others may stand between them; it is applied at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// From 1.
     pub part: u32,
     pub of: u32,
+    /// Tells its parts from those of other runs; 0 of a record that stands alone.
+    pub id: u64,
 }
 
 impl Run {
     /// A record that stands alone.
-    pub const WHOLE: Run = Run { part: 1, of: 1 };
+    pub const WHOLE: Run = Run { part: 1, of: 1, id: 0 };
 
     pub fn is_last(self) -> bool {
         self.part == self.of

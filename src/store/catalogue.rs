@@ -146,11 +146,11 @@ impl Store {
     /// Begins to tail and to sweep a type, from its watermarks.
     async fn take_up(&self, feature_type: FeatureType) -> Result<Arc<TypeState>, CatalogueError> {
         let feature_type = Arc::new(feature_type);
-        let starts = tailer::starts(&feature_type, &self.log, &self.delegate).await.map_err(|e| {
+        let start = tailer::start(&feature_type, &self.log, &self.delegate).await.map_err(|e| {
             tracing::error!(feature_type = %feature_type.name, error = %e, "the feature type cannot be served");
             CatalogueError::Unavailable(e.to_string())
         })?;
-        let state = Arc::new(TypeState::new(feature_type, &starts));
+        let state = Arc::new(TypeState::new(feature_type, start));
         for partition in state.partition_ids() {
             self.tail(&state, partition);
             self.sweep(&state, partition);

@@ -8,6 +8,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::api::{PartitionStatus, ReadError};
+use super::tailer::Start;
+use crate::delegate::Refused;
 use crate::model::{FeatureType, Offset, PartitionId, Persisted, Position, Watermark};
 use crate::sabotage::{Safeguard, off};
 use crate::task::Tasks;
@@ -45,37 +47,34 @@ pub struct PartitionState {
 }
 
 impl TypeState {
-    /// `starts`: each partition's watermark, and the log's end as of now.
-    pub fn new(feature_type: Arc<FeatureType>, starts: &[(Watermark, Offset)]) -> TypeState {
-        let offsets: Vec<Offset> = starts.iter().map(|(w, _)| w.durable_through).collect();
-        let partitions = starts
-            .iter()
-            .map(|(watermark, end)| {
-                let ready_at = watermark.as_of.max(*end);
-                Mutex::new(PartitionState { ready_at, watermark: *watermark, end: *end, ..PartitionState::default() })
-            })
-            .collect();
-        TypeState {
+    pub fn new(feature_type: Arc<FeatureType>, start: Start) -> TypeState {
+        let state = TypeState {
             log_name: feature_type.log_name().into(),
-            index: RwLock::new(TransientIndex::new(&feature_type, &offsets)),
+            index: RwLock::new(TransientIndex::new(&feature_type, &[])),
+            partitions: start.partitions.iter().map(|_| Mutex::default()).collect(),
             feature_type,
-            partitions,
             progress: Notify::new(),
             tasks: Tasks::default(),
-        }
+        };
+        state.begin_anew(start);
+        state
     }
 
     /// Begins anew from what the delegate and the log have now.
-    pub fn begin_anew(&self, starts: &[(Watermark, Offset)]) {
-        let offsets: Vec<Offset> = starts.iter().map(|(w, _)| w.durable_through).collect();
+    pub fn begin_anew(&self, mut start: Start) {
+        let offsets: Vec<Offset> = start.partitions.iter().map(|(w, _)| w.durable_through).collect();
         let mut index = self.index.write();
-        for (partition, (watermark, end)) in self.partitions.iter().zip(starts) {
+        for (partition, (watermark, end)) in self.partitions.iter().zip(&start.partitions) {
             let mut partition = partition.lock();
             partition.watermark = *watermark;
             partition.end = partition.end.max(*end);
             partition.ready_at = partition.end.max(watermark.as_of);
         }
         index.begin_anew(&self.feature_type, &offsets);
+        start.refused.sort_by_key(|r| r.entry.version);
+        for Refused { partition, entry, .. } in start.refused {
+            index.restore(partition, &entry.id, entry.version, entry.feature);
+        }
         drop(index);
         self.moved();
     }

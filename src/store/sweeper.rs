@@ -174,7 +174,9 @@ impl Sweeper {
         if ahead && self.state.index.read().applied_of(self.partition) >= watermark.as_of {
             let feature_type = &self.state.feature_type.name;
             tracing::info!(%feature_type, self.partition, watermark.durable_through, "a sweep was cut short: writing its marker");
-            self.append_marker(watermark, Vec::new()).await?;
+            let refused = self.delegate.refused(&self.state.feature_type).await?.into_iter();
+            let except = refused.filter(|r| r.partition == self.partition).map(|r| r.entry.id).collect();
+            self.append_marker(watermark, except).await?;
         }
         Ok(!ahead)
     }

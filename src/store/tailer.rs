@@ -8,7 +8,7 @@ use parking_lot::RwLockWriteGuard;
 use rustc_hash::FxHashMap;
 
 use super::state::TypeState;
-use crate::delegate::{Base, Delegate, DelegateError};
+use crate::delegate::{Base, Delegate, DelegateError, Refused};
 use crate::format::record::{self, RecordError};
 use crate::log::{Batch, FeatureLog, LogError, LogRecord};
 use crate::model::{Change, FeatureId, FeatureType, Offset, PartitionId, Record, Watermark};
@@ -29,6 +29,9 @@ pub enum TailError {
         "LOSS: the log '{log}', partition {partition}, has offsets {range:?}, but the long-term store goes on at {durable_through}"
     )]
     Loss { log: String, partition: PartitionId, range: Range<Offset>, durable_through: Offset },
+    /// The parts before this one are gone, or were written by a program that does not keep them together.
+    #[error("offset {offset}: a part of a transaction whose parts before it are not in the log")]
+    Torn { offset: Offset },
     #[error("the index was begun anew")]
     BegunAnew,
     /// Written under a schema that this instance has not seen yet; the catalogue will bring it.
@@ -36,24 +39,41 @@ pub enum TailError {
     NewerSchema { offset: Offset, version: u32, known: u32 },
 }
 
-/// Each partition's watermark and the log's end: where an index may begin. A log that does not go with its watermarks is a
-/// loss: said loudly, never repaired silently.
-pub async fn starts(
+/// Where an index may begin.
+pub struct Start {
+    /// Of each partition its watermark, and its log's end as of now.
+    pub partitions: Vec<(Watermark, Offset)>,
+    /// What the delegate has refused of the records before the watermarks.
+    pub refused: Vec<Refused>,
+}
+
+/// Where an index may begin now. A log that does not go with its watermarks is a loss: said loudly, never repaired silently.
+pub async fn start(
     feature_type: &FeatureType,
     log: &Arc<dyn FeatureLog>,
     delegate: &Arc<dyn Delegate>,
-) -> Result<Vec<(Watermark, Offset)>, TailError> {
+) -> Result<Start, TailError> {
     let name = feature_type.log_name();
-    let mut starts = Vec::new();
-    for (partition, watermark) in delegate.watermarks(feature_type).await?.into_iter().enumerate() {
+    let mut watermarks = delegate.watermarks(feature_type).await?;
+    let refused = loop {
+        let refused = delegate.refused(feature_type).await?;
+        let now = delegate.watermarks(feature_type).await?;
+        // A sweep between the two may have put a later state in the place of one that is refused.
+        if now == watermarks {
+            break refused;
+        }
+        watermarks = now;
+    };
+    let mut partitions = Vec::new();
+    for (partition, watermark) in watermarks.into_iter().enumerate() {
         let partition = partition as PartitionId;
         let range = log.range(&name, partition).await?;
         if watermark.durable_through < range.start || watermark.durable_through > range.end {
             return Err(TailError::Loss { log: name, partition, range, durable_through: watermark.durable_through });
         }
-        starts.push((watermark, range.end));
+        partitions.push((watermark, range.end));
     }
-    Ok(starts)
+    Ok(Start { partitions, refused })
 }
 
 /// Changes are applied under the index's lock, about so many at once, so that readers get their turn.
@@ -72,11 +92,11 @@ pub async fn run(
     };
     if from < log.range(&state.log_name, partition).await?.start {
         tracing::warn!(feature_type = %state.feature_type.name, partition, offset = from, "the log was cut past this instance's progress: the index is begun anew");
-        state.begin_anew(&starts(&state.feature_type, log, delegate).await?);
+        state.begin_anew(start(&state.feature_type, log, delegate).await?);
         return Ok(());
     }
     let mut tail = log.tail(&state.log_name, partition, from).await?;
-    let mut tailer = Tailer { state, partition, generation, delegate, run: Vec::new() };
+    let mut tailer = Tailer { state, partition, generation, delegate, open: FxHashMap::default(), held: Vec::new() };
     loop {
         let batch = tail.next().await?;
         tailer.apply(batch).await?;
@@ -90,9 +110,16 @@ struct Tailer<'a> {
     /// Of the index that it feeds.
     generation: u64,
     delegate: &'a Arc<dyn Delegate>,
-    /// The parts of a run whose last one has not come yet. They were appended together, so it does come; what stands between
-    /// them waits with them.
-    run: Vec<Waiting>,
+    /// Runs whose last part has not come yet. They were appended together, so it does come.
+    open: FxHashMap<u64, OpenRun>,
+    /// What has come since one is open.
+    held: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+struct OpenRun {
+    parts: u32,
+    changes: Vec<Change>,
 }
 
 #[derive(Debug)]
@@ -106,7 +133,7 @@ impl Tailer<'_> {
         let mut ready: Vec<Waiting> = Vec::new();
         for log_record in &batch.records {
             let Some(waiting) = self.decode(log_record)? else { continue };
-            self.gather(waiting, &mut ready);
+            self.gather(waiting, &mut ready)?;
         }
         let mut steps = ready.into_iter().peekable();
         while let Some(first) = steps.next() {
@@ -119,9 +146,10 @@ impl Tailer<'_> {
                 Record::Changes { changes, .. } => {
                     let mut group = vec![(first.step, changes)];
                     let mut size = group[0].1.len();
-                    while size < CHANGES_PER_STEP
-                        && let Some(next) = steps.next_if(|w| matches!(w.record, Record::Changes { .. }))
-                    {
+                    while let Some(next) = steps.next_if(|w| {
+                        let in_one = w.step.since < w.step.offset && w.step.since == first.step.since;
+                        matches!(w.record, Record::Changes { .. }) && (in_one || size < CHANGES_PER_STEP)
+                    }) {
                         if let Record::Changes { changes, .. } = next.record {
                             size += changes.len();
                             group.push((next.step, changes));
@@ -132,7 +160,7 @@ impl Tailer<'_> {
             }
             self.state.moved();
         }
-        if self.run.is_empty() {
+        if self.open.is_empty() {
             self.index()?.advance(self.partition, batch.next);
         }
         let mut partition = self.state.partition(self.partition);
@@ -176,24 +204,41 @@ impl Tailer<'_> {
         Ok(ids.iter().cloned().zip(known).collect())
     }
 
-    /// Holds back the parts of a run, and whatever comes between them, until it is whole.
-    fn gather(&mut self, waiting: Waiting, ready: &mut Vec<Waiting>) {
-        let is_part = |w: &Waiting| matches!(&w.record, Record::Changes { run, .. } if !run.is_last());
-        if self.run.is_empty() && !is_part(&waiting) {
+    /// Holds back the parts of a run, and whatever comes meanwhile, until no run is open; then all of it is applied in one, so
+    /// that nobody, after a restart either, begins behind a part whose run ends later.
+    fn gather(&mut self, mut waiting: Waiting, ready: &mut Vec<Waiting>) -> Result<(), TailError> {
+        if let Record::Changes { run, changes } = &mut waiting.record
+            && run.of > 1
+        {
+            let open = self.open.entry(run.id).or_insert(OpenRun { parts: 0, changes: Vec::new() });
+            open.parts += 1;
+            open.changes.append(changes);
+            if open.parts != run.part {
+                return Err(TailError::Torn { offset: waiting.step.offset });
+            }
+            if run.is_last()
+                && let Some(whole) = self.open.remove(&run.id)
+            {
+                *changes = whole.changes;
+            }
+        } else if self.open.is_empty() {
             ready.push(waiting);
-            return;
+            return Ok(());
         }
-        let ends_run = matches!(&waiting.record, Record::Changes { run, .. } if run.of > 1 && run.is_last());
-        self.run.push(waiting);
-        if ends_run {
-            ready.extend(join_run(std::mem::take(&mut self.run)));
+        self.held.push(waiting);
+        if self.open.is_empty() {
+            let since = self.held[0].step.since;
+            // A marker among them tells of what was applied before them.
+            self.held.sort_by_key(|w| matches!(w.record, Record::Persisted(_)));
+            ready.extend(self.held.drain(..).map(|w| Waiting { step: Step { since, ..w.step }, ..w }));
         }
+        Ok(())
     }
 
     fn decode(&self, r: &LogRecord) -> Result<Option<Waiting>, TailError> {
         let mut partition = self.state.partition(self.partition);
         partition.time_ms = partition.time_ms.max(r.append_time_ms);
-        let step = Step { partition: self.partition, offset: r.offset, time_ms: partition.time_ms };
+        let step = Step { partition: self.partition, offset: r.offset, since: r.offset, time_ms: partition.time_ms };
         match record::decode(r.key.as_deref(), r.value.as_deref(), &self.state.feature_type) {
             Ok(record) => Ok(Some(Waiting { step, record })),
             Err(RecordError::Newer { version }) => Err(TailError::Newer { offset: r.offset, version }),
@@ -207,24 +252,4 @@ impl Tailer<'_> {
             }
         }
     }
-}
-
-/// A run becomes one step at its last part; what stood between its parts comes first.
-fn join_run(parts: Vec<Waiting>) -> Vec<Waiting> {
-    let mut between = Vec::new();
-    let mut whole: Vec<Change> = Vec::new();
-    let mut last = None;
-    for Waiting { step, record } in parts {
-        match record {
-            Record::Changes { run, changes } if run.of > 1 => {
-                whole.extend(changes);
-                last = Some((step, run));
-            }
-            record => between.push(Waiting { step, record }),
-        }
-    }
-    if let Some((step, run)) = last {
-        between.push(Waiting { step, record: Record::Changes { run, changes: whole } });
-    }
-    between
 }

@@ -203,7 +203,8 @@ impl Resolver<'_> {
                     [one] => Bytes::copy_from_slice(one.id().as_bytes()),
                     _ => Bytes::new(),
                 };
-                let records = record::split(changes, self.store.log.max_value_bytes())
+                let run_id = || uuid::Uuid::now_v7().as_u64_pair().1;
+                let records = record::split(changes, self.store.log.max_value_bytes(), run_id)
                     .map_err(|e| WriteError::TooLarge(e.to_string()))?;
                 for r in records {
                     let value = record::encode(&r, ft.schema_version);

@@ -42,7 +42,7 @@ pub struct Entry {
     tail: Option<Box<Tail>>,
     /// The offset of its last change.
     pub version: Offset,
-    /// The offset of its last unconditional full record, or of the first change since it was last persisted.
+    /// The [`Step::since`] of its last unconditional full record, or of the first change since it was last persisted.
     pub dirty_since: Offset,
     pub partition: PartitionId,
     /// The step at which it entered.
@@ -261,6 +261,14 @@ impl TransientIndex {
         partition.changed_through = step.offset + 1;
     }
 
+    /// Takes up what the delegate has refused, as a marker's `except` would have kept it: before anything is applied, in the
+    /// order of the versions.
+    pub fn restore(&mut self, partition: PartitionId, id: &FeatureId, version: Offset, feature: Option<Arc<Feature>>) {
+        // It was dirty since before the watermark, whatever changed it last.
+        let since = version.min(self.partitions[partition as usize].applied.saturating_sub(1));
+        self.set(Step { partition, offset: version, since, time_ms: i64::MIN }, id, feature, true);
+    }
+
     fn patch(&mut self, step: Step, patch: &Patch, bases: &FxHashMap<FeatureId, Known>) {
         if let BuildsOn::Feature(base) = self.base_of(step, &patch.id, bases) {
             self.set(step, &patch.id, Some(Arc::new(patch.apply(&base))), false);
@@ -359,7 +367,7 @@ impl TransientIndex {
         stay.sort_by_key(|(dirty_since, _)| *dirty_since);
         let p = &mut self.partitions[partition as usize];
         p.dirty.put_back(stay);
-        p.applied = offset + 1;
+        p.applied = p.applied.max(offset + 1);
     }
 
     /// The position behind the last record of changes; what follows are markers.
@@ -512,11 +520,11 @@ impl TransientIndex {
         let old_bytes = entry.heap_bytes();
         let old = std::mem::replace(&mut entry.base, feature);
         entry.tail = None;
-        let queue_again = (fresh || full) && entry.dirty_since != step.offset;
+        let queue_again = (fresh || full) && entry.dirty_since != step.since;
         entry.version = step.offset;
         if queue_again {
-            entry.dirty_since = step.offset;
-            self.partitions[step.partition as usize].dirty.push(step.offset, slot);
+            entry.dirty_since = step.since;
+            self.partitions[step.partition as usize].dirty.push(step.since, slot);
         }
         if !fresh {
             self.bytes -= old_bytes;

@@ -9,6 +9,9 @@ use crate::model::{Offset, PartitionId};
 pub struct Step {
     pub partition: PartitionId,
     pub offset: Offset,
+    /// The offset of the first record that is applied in one with this one: before it and behind all of them an instance may
+    /// begin, but not between.
+    pub since: Offset,
     /// The running maximum of the log's append times, milliseconds.
     pub time_ms: i64,
 }
@@ -51,7 +54,7 @@ impl DirtyQueue {
 
     pub fn note_time(&mut self, step: Step) {
         if self.times.back().is_none_or(|(_, t)| step.time_ms >= t + GRAIN_MS) {
-            self.times.push_back((step.offset, step.time_ms));
+            self.times.push_back((step.since, step.time_ms));
         }
     }
 

@@ -21,7 +21,7 @@ fn set_n(id: &str, n: i64) -> Change {
 }
 
 fn at(offset: Offset) -> Step {
-    Step { partition: 0, offset, time_ms: offset as i64 * 1000 }
+    Step { partition: 0, offset, since: offset, time_ms: offset as i64 * 1000 }
 }
 
 fn index_with(changes: &[Change]) -> TransientIndex {
@@ -198,4 +198,36 @@ fn an_append_builds_on_its_base_unless_that_already_has_it() {
     index.apply(at(13), &[Change::Delete("a".into())], &FxHashMap::default());
     index.apply(at(14), &append, &FxHashMap::default());
     assert!(index.get("a").unwrap().feature().is_some(), "after a deletion it begins anew");
+}
+
+#[test]
+fn no_instance_begins_between_what_is_applied_in_one() {
+    let mut index = index_with(&[ship("a", 1.0, 1), ship("b", 1.0, 1)]);
+    for (offset, id) in [(4, "c"), (5, "d"), (6, "e")] {
+        index.apply(Step { since: 2, ..at(offset) }, &[ship(id, 1.0, 1)], &FxHashMap::default());
+    }
+    index.apply(at(7), &[ship("f", 1.0, 1)], &FxHashMap::default());
+    for batch in 1..7 {
+        for expired_s in 0..9 {
+            let aged = index.aged(0, AgeLimits { batch, ..limits(expired_s) });
+            let through = aged.map_or(0, |aged| aged.durable_through);
+            assert!(!(3..=6).contains(&through), "an instance would begin at {through}, {batch} {expired_s}");
+        }
+    }
+}
+
+#[test]
+fn what_was_refused_is_taken_up_before_the_log_goes_on() {
+    let mut index = TransientIndex::new(&feature_type(), &[5]);
+    // The second one was young when it was refused.
+    for (id, version) in [("old", 2), ("young", 9)] {
+        let Change::Put(feature) = ship(id, 1.0, 1) else { panic!() };
+        index.restore(0, &id.into(), version, Some(feature));
+    }
+    assert_eq!((index.len(), index.applied_of(0)), (2, 5));
+    index.apply(at(6), &[ship("new", 1.0, 1)], &FxHashMap::default());
+    let aged = index.aged(0, limits(100)).unwrap();
+    assert_eq!(aged.entries.iter().map(|e| &*e.id).collect::<Vec<_>>(), ["old", "young", "new"]);
+    index.apply_persisted(0, 7, &Persisted { except: vec!["old".into(), "young".into()], ..marker(7, 7) });
+    assert_eq!(index.len(), 2);
 }

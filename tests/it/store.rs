@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use alluvium::clock::SystemClock;
 use alluvium::coordination::local::LocalCoordinator;
-use alluvium::delegate::Delegate;
 use alluvium::delegate::embedded::GeoPackage;
 use alluvium::delegate::memory::MemoryDelegate;
-use alluvium::log::FeatureLog;
+use alluvium::delegate::{Delegate, PersistBatch, PersistEntry, Persisting};
+use alluvium::format::record;
 use alluvium::log::embedded::EmbeddedLog;
 use alluvium::log::memory::MemoryLog;
-use alluvium::model::{Feature, FeatureType, Geometry, Position, Rect, Value};
+use alluvium::log::{FeatureLog, NewRecord};
+use alluvium::model::{Change, Feature, FeatureType, Geometry, Offset, Position, Record, Rect, Run, Value, Watermark};
 use alluvium::query::{CompareOp, Cursor, Filter, Operand, Query, SortKey, TierChoice};
 use alluvium::store::{
     Action, ActionKind, CatalogueError, Existing, FeatureChanges, Item, Parts, Settings, Store, Tier, Transaction,
@@ -69,6 +70,8 @@ on_each_stack! {
     a_restart_loses_nothing,
     types_come_and_go_on_every_instance,
     a_large_transaction_is_one,
+    large_transactions_that_mingle_are_each_whole,
+    what_the_delegate_refuses_stays_in_the_index,
 }
 
 /// What the instances of a test share.
@@ -427,4 +430,90 @@ async fn a_large_transaction_is_one(world: World) {
     assert!(written.applied);
     assert_eq!(count(&store, &ft, Filter::All, TierChoice::Merged).await, 20_000);
     assert_ne!(written.position, Position::default());
+}
+
+/// Appends to the first partition what another instance might have.
+async fn append(world: &World, ft: &FeatureType, records: &[Record]) -> Vec<Offset> {
+    let record = |r| NewRecord {
+        log: ft.log_name().into(),
+        partition: 0,
+        key: Default::default(),
+        value: record::encode(r, ft.schema_version),
+    };
+    world.parts("another").await.log.append(records.iter().map(record).collect()).await.unwrap()
+}
+
+fn run(id: u64, features: Vec<Feature>) -> Vec<Record> {
+    let puts = features.into_iter().map(|f| Change::Put(Arc::new(f))).collect();
+    record::split(puts, 200, || id).unwrap()
+}
+
+async fn large_transactions_that_mingle_are_each_whole(world: World) {
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(ships(0.3)).await.unwrap();
+    let run = |id, names: [&str; 3]| run(id, names.iter().map(|n| ship(n, 1.0, &n.repeat(30))).collect());
+    let (a, b) = (run(1, ["a1", "a2", "x"]), run(2, ["b1", "x", "b2"]));
+    assert_eq!((a.len(), b.len()), (3, 3));
+    let between = run(3, ["c"; 3])[..1].to_vec();
+    let between = match &between[0] {
+        Record::Changes { changes, .. } => Record::Changes { run: Run::WHOLE, changes: changes.clone() },
+        marker => marker.clone(),
+    };
+    let (one, two, three) = (a[0].clone(), a[1].clone(), a[2].clone());
+    let first = [one, b[0].clone(), between, two, b[1].clone(), three];
+    let seen = append(&world, &ft, &first).await[5] + 1;
+    until("read", || async { store.status()[0].end >= seen }).await;
+    assert!(ids(&store, query(&ft, Filter::All)).await.is_empty(), "a transaction shows before it is whole");
+    let last = append(&world, &ft, &b[2..]).await[0];
+    let all = ["a1", "a2", "b1", "b2", "c", "x"];
+    until("whole", || async { ids(&store, query(&ft, Filter::All)).await == all }).await;
+    let x = &items(&store, query(&ft, by_id("x"))).await[0];
+    assert_eq!(x.version, last, "the one that ends last wins");
+    let late = world.instance("late").await;
+    assert_eq!(ids(&late, query(&ft, Filter::All)).await, all);
+    all_aged(&late, &ft).await;
+    assert_eq!(ids(&late, query(&ft, Filter::All)).await, all);
+}
+
+async fn what_the_delegate_refuses_stays_in_the_index(world: World) {
+    let strict = |expiry| {
+        let mut ft = ships(expiry);
+        ft.properties[0].nullable = false;
+        ft
+    };
+    let nameless = Feature { properties: vec![Value::Null, Value::Number(7.0)], ..ship("nameless", 1.0, "") };
+    let both = [vec![nameless.clone()], vec![ship("fine", 2.0, "Ada")]].map(|f| run(0, f).remove(0));
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(strict(0.3)).await.unwrap();
+    append(&world, &ft, &both).await;
+    until("persisted", || async { count(&store, &ft, Filter::All, TierChoice::Persistent).await == 1 }).await;
+    let late = world.instance("late").await;
+    for store in [&store, &late] {
+        let refused = items(store, query(&ft, by_id("nameless"))).await;
+        assert_eq!((&*refused[0].feature, refused[0].tier), (&nameless, Tier::Transient));
+        assert_eq!(count(store, &ft, Filter::All, TierChoice::Merged).await, 2);
+    }
+    late.shutdown().await;
+    drop(late);
+
+    // A sweep that ended between the delegate's commit and the marker.
+    let ft = store.create_feature_type(strict(60.0)).await.unwrap();
+    append(&world, &ft, &both).await;
+    until("applied", || async { count(&store, &ft, Filter::All, TierChoice::Transient).await == 2 }).await;
+    let position = store.read(query(&ft, Filter::All)).await.unwrap().position;
+    let through = position.offsets(&ft.name, &ft.incarnation).unwrap().unwrap()[0];
+    let entries = items(&store, query(&ft, Filter::All)).await.into_iter();
+    let batch = PersistBatch {
+        partition: 0,
+        expected: Watermark::default(),
+        next: Watermark { durable_through: through, evict_through: through, as_of: through },
+        entries: entries
+            .map(|i| PersistEntry { id: i.feature.id.clone(), feature: Some(i.feature), version: i.version })
+            .collect(),
+        forget_deleted_before: 0,
+    };
+    let persisting = world.parts("another").await.delegate.persist(&ft, batch).await.unwrap();
+    assert!(matches!(persisting, Persisting::Committed { refused } if refused.len() == 1));
+    until("mended", || async { count(&store, &ft, Filter::All, TierChoice::Transient).await == 1 }).await;
+    assert_eq!(ids(&store, query(&ft, Filter::All)).await, ["fine", "nameless"]);
 }
