@@ -93,6 +93,10 @@ class Instance(Server):
     def resume(self):
         self._process.send_signal(signal.SIGCONT)
 
+    def environment(self, variables):
+        """Goes before its settings."""
+        self._environment |= variables
+
     def start(self, ready=False):
         self.started = time.monotonic()
         super().start(ready)
@@ -181,10 +185,10 @@ class Cluster:
             "ALLUVIUM_KAFKA": f"127.0.0.1:{ports['kafka']}",
             "ALLUVIUM_ZOOKEEPER": f"127.0.0.1:{ports['zookeeper']}",
             "ALLUVIUM_POSTGRES": f"postgres://alluvium@127.0.0.1:{ports['postgres']}/{self.database.name}",
-            **self._environment,
         }
         settings = {**SETTINGS, "zookeeper__root": f"/{self.database.name}", "kafka__topic_prefix": self.prefix}
         instance = Instance(self._directory, name, settings, environment, "config/clustered.toml", listen)
+        instance.environment(self._environment)
         instance.links = [f"{name}/{part}" for part in BACKING]
         self.instances.append(instance)
         self.parts[name] = instance

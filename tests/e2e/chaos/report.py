@@ -12,6 +12,8 @@ from parts import BACKING, SESSION_S
 # A request that takes so long is not yet an interruption on a machine with other work.
 UNNOTICED_S = 2.0
 WRITES_BACK_S = 5.0
+# What a server leaves open in the log as it dies holds up what others can show of their writes.
+OPEN_TRANSACTION_S = 10.0 + UNNOTICED_S
 LEASES_MOVE_S = SESSION_S + 2.0
 
 
@@ -54,8 +56,8 @@ def missed(effects):
         parts = set(e.fault.parts())
         servers = {part for part in parts if part not in BACKING}
         if parts == servers:
-            for lane in ("read", "write"):
-                if (gap := e.longest(lane, e.bystanders())) > UNNOTICED_S:
+            for lane, most in (("read", UNNOTICED_S), ("write", OPEN_TRANSACTION_S)):
+                if (gap := e.longest(lane, e.bystanders())) > most:
                     yield f"{e.fault}: {lane}s at the other servers were interrupted for {gap:.1f} s"
             if e.fault.seconds >= LEASES_MOVE_S and e.leases > LEASES_MOVE_S and any(k != "delay" for k, _ in e.fault.hits):
                 yield f"{e.fault}: the leases took {e.leases:.1f} s to move, longer than {LEASES_MOVE_S:.0f} s"
