@@ -14,6 +14,8 @@ use crate::config::{Cluster, Config};
 use crate::coordination::local::LocalCoordinator;
 use crate::delegate::embedded::GeoPackage;
 use crate::log::embedded::EmbeddedLog;
+#[cfg(feature = "cluster")]
+use crate::model::FeatureType;
 use crate::store::{Parts, Settings, Store};
 use crate::task::Tasks;
 use crate::telemetry;
@@ -183,6 +185,22 @@ async fn clustered(cluster: Cluster<'_>, clock: Arc<dyn Clock>) -> anyhow::Resul
 #[cfg(not(feature = "cluster"))]
 async fn clustered(_: Cluster<'_>, _: Arc<dyn Clock>) -> anyhow::Result<Parts> {
     bail!("this program was built without the feature 'cluster': it has no Kafka, PostGIS and ZooKeeper")
+}
+
+/// The declaration of a feature type over a table that is there.
+#[cfg(feature = "cluster")]
+pub async fn describe_table(
+    database: String,
+    schema: String,
+    table: &str,
+    collection: &str,
+    key: Option<&str>,
+) -> anyhow::Result<FeatureType> {
+    use crate::delegate::postgis::{PostGis, PostGisSettings};
+
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let settings = PostGisSettings { url: database, schema, max_connections: 1, ..PostGisSettings::default() };
+    Ok(PostGis::describe_table(settings, table, collection, key).await?)
 }
 
 /// Takes the data directory for this process.

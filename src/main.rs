@@ -38,6 +38,10 @@ enum Command {
     },
     /// Load a file of features (GeoJSON, NDJSON, CSV; gzip too) into a collection of a running server.
     Ingest(IngestArgs),
+    /// Print the declaration of a feature type over a PostGIS table or view that is there: for the settings' file, or with
+    /// --json for POST /collections.
+    #[cfg(feature = "cluster")]
+    ImportTable(ImportTable),
     /// Make an entry for the file that server.credentials names, of a secret that is read from the standard input.
     Credentials {
         /// Who; the API key is this name, a dot and the secret.
@@ -49,6 +53,40 @@ enum Command {
         #[arg(long = "collection", value_name = "ID")]
         collections: Vec<String>,
     },
+}
+
+#[cfg(feature = "cluster")]
+#[derive(Args)]
+struct ImportTable {
+    /// The table or view.
+    table: String,
+    /// As in postgres://user:password@host/database.
+    #[arg(long, value_name = "URL", env = "ALLUVIUM__POSTGRES__URL", hide_env_values = true)]
+    database: String,
+    #[arg(long, default_value = "public")]
+    schema: String,
+    /// The feature type's name [default: the table's, in lower case].
+    #[arg(long, value_name = "ID")]
+    collection: Option<String>,
+    /// The column of the ids, where there is no primary key of one column.
+    #[arg(long, value_name = "COLUMN")]
+    key: Option<String>,
+    #[arg(long)]
+    json: bool,
+}
+
+#[cfg(feature = "cluster")]
+async fn import_table(args: ImportTable) -> anyhow::Result<()> {
+    let ImportTable { table, database, schema, collection, key, json } = args;
+    let collection = collection.unwrap_or_else(|| table.to_ascii_lowercase());
+    let declared = alluvium::app::describe_table(database, schema, &table, &collection, key.as_deref()).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&declared)?);
+    } else {
+        let settings = std::collections::BTreeMap::from([("feature_types", [declared])]);
+        print!("{}", toml::to_string(&settings)?);
+    }
+    Ok(())
 }
 
 #[derive(Args)]
@@ -97,6 +135,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             runtime()?.block_on(demo(config))
         }
         Command::Ingest(args) => runtime()?.block_on(ingest::run(args)),
+        #[cfg(feature = "cluster")]
+        Command::ImportTable(args) => runtime()?.block_on(import_table(args)),
         Command::Credentials { name, role, collections } => {
             let mut secret = String::new();
             std::io::stdin().read_line(&mut secret)?;

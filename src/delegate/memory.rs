@@ -110,6 +110,9 @@ impl Delegate for MemoryDelegate {
     }
 
     async fn create(&self, feature_type: &FeatureType) -> Result<(), DelegateError> {
+        if feature_type.table.is_some() {
+            return Err(DelegateError::no_tables_of_others(feature_type));
+        }
         let mut state = self.state.lock();
         let name = &feature_type.name;
         let adopted = match state.detached.get(name) {

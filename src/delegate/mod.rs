@@ -126,6 +126,12 @@ impl DelegateError {
         ))
     }
 
+    /// A type over a table of others, where there can be none.
+    pub fn no_tables_of_others(feature_type: &FeatureType) -> DelegateError {
+        let what = "only the clustered stack, with PostGIS, has types over tables that were there before";
+        DelegateError::Mismatch(format!("feature type '{}': {what}", feature_type.name))
+    }
+
     pub fn no_partition(feature_type: &FeatureType, partition: PartitionId) -> DelegateError {
         DelegateError::Mismatch(format!("feature type '{}' has no partition {partition}", feature_type.name))
     }
@@ -173,6 +179,12 @@ pub trait Delegate: Send + Sync + 'static {
 
     /// What is known of these ids, and the watermarks of the same moment.
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError>;
+
+    /// Ids for new features of a type whose table gives them (integer keys of a table of others): each is given once.
+    /// `Mismatch` where it has none to give.
+    async fn reserve_ids(&self, feature_type: &FeatureType, _count: usize) -> Result<Vec<FeatureId>, DelegateError> {
+        Err(DelegateError::Mismatch(format!("'{}' has no table that gives ids", feature_type.name)))
+    }
 
     /// A consistent view of one type. Held until dropped.
     async fn snapshot(&self, feature_type: &Arc<FeatureType>) -> Result<Box<dyn Snapshot>, DelegateError>;

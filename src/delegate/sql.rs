@@ -7,12 +7,15 @@
 use std::fmt::Write;
 
 use super::literal::literal;
+use crate::model::table::KeyType;
 use crate::model::{FeatureId, FeatureType, GeometryKind, PropertyType, Rect, Value};
 use crate::query::filter::{LikePattern, LikeToken};
 use crate::query::{CompareOp, Cursor, Filter, Operand, SortKey, SpatialOp};
 
 /// The column with the version of a row.
 pub const VERSION: &str = "alluvium_version";
+/// In PostGIS, of a table of others: the key in its own type.
+pub const KEY: &str = "alluvium_key";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -253,6 +256,9 @@ impl<'a> SqlWriter<'a> {
     }
 
     fn ids(&mut self, ids: &[FeatureId]) {
+        if let Some(table) = &self.feature_type.table {
+            return self.keys(table.key_type, ids);
+        }
         let (before, after) = match self.dialect {
             Dialect::Sqlite => ("\"id\" IN (SELECT value FROM json_each(", "))"),
             Dialect::Postgres => ("\"id\" = ANY(", ")"),
@@ -260,6 +266,19 @@ impl<'a> SqlWriter<'a> {
         self.sql.push_str(before);
         self.bind(Bind::Ids(ids.to_vec()));
         self.sql.push_str(after);
+    }
+
+    /// The index of a table of others is on its key as it is. What cannot be a key there is nobody's id.
+    fn keys(&mut self, key_type: KeyType, ids: &[FeatureId]) {
+        let array = match key_type {
+            KeyType::Text => "",
+            KeyType::Integer => "::int8[]",
+            KeyType::Uuid => "::uuid[]",
+        };
+        let keys = ids.iter().filter(|id| key_type.check(id).is_ok()).cloned().collect();
+        let _ = write!(self.sql, "{KEY} = ANY((");
+        self.bind(Bind::Ids(keys));
+        let _ = write!(self.sql, "){array})");
     }
 
     fn term(&self, operand: &Operand) -> Term {

@@ -139,6 +139,7 @@ pub fn split(changes: Vec<Change>, max_value_bytes: usize, id: impl FnOnce() -> 
 /// all is the delete of `key`.
 pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>, ft: &FeatureType) -> Result<Record, RecordError> {
     let Some(value) = value else {
+        ft.check_writable().map_err(|e| RecordError::Poison(e.to_string()))?;
         return Ok(whole(Change::Delete(foreign_id(key)?)));
     };
     match *value {
@@ -171,6 +172,7 @@ fn foreign_put(key: Option<&[u8]>, value: &[u8], ft: &FeatureType) -> Result<Cha
         (None, None) => return Err(poison("neither the record nor its feature has an id")),
     };
     let mut feature = parsed.into_feature(id);
+    ft.check_writable().map_err(|e| RecordError::Poison(e.to_string()))?;
     ft.check(&mut feature).map_err(|e| RecordError::Poison(e.to_string()))?;
     Ok(Change::Put(Arc::new(feature)))
 }

@@ -51,6 +51,11 @@ pub fn check_id(text: &str) -> Result<FeatureId, IdError> {
     }
 }
 
+/// Stands for an id until the store has made one: what a client sends without an id bears it on its way.
+pub fn no_id() -> FeatureId {
+    "".into()
+}
+
 /// A fresh id: UUIDv7, so that ids made later sort later.
 pub fn new_id() -> FeatureId {
     uuid::Uuid::now_v7().to_string().into()

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::crs::Crs;
-use super::{Dimension, Feature, GeometryKind, PropertyType, Rect, TrackSettings, TrackShape, Value};
+use super::{
+    Dimension, ExistingTable, Feature, GeometryKind, PropertyType, Rect, TrackSettings, TrackShape, Value,
+};
 
 /// The longest name of a type or a property, bytes: PostgreSQL's limit on identifiers.
 const MAX_NAME: usize = 63;
@@ -47,6 +49,9 @@ pub struct FeatureType {
     /// False: no delegate; features are gone when they expire.
     #[serde(default = "yes")]
     pub persist: bool,
+    /// `None`: a table of its own, named like the type. Some: one that was there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<ExistingTable>,
     /// Made when the type is created; in the topic's name and the positions, so that offsets of two types that bore the same
     /// name one after the other are never mixed up. Empty in a declaration.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -165,6 +170,18 @@ impl FeatureType {
                 return Err(name(format!("property '{}' {what}", p.name)));
             }
         }
+        if let Some(table) = &self.table {
+            if !self.persist {
+                return Err(SchemaError::new("persist", "a type over a table of others is persisted in it"));
+            }
+            if let Some(name) = table.columns.keys().find(|name| self.property(name).is_none()) {
+                return Err(SchemaError::new("table.columns", format!("there is no property '{name}'")));
+            }
+            if let Some(p) = self.properties.iter().find(|p| p.index) {
+                let what = format!("property '{}': a table of others gets no index; make it there", p.name);
+                return Err(SchemaError::new(&p.name, what));
+            }
+        }
         if self.properties.len() > 1000 {
             return Err(SchemaError::new("properties", "at most 1000 properties"));
         }
@@ -211,8 +228,28 @@ impl FeatureType {
         Ok(())
     }
 
+    /// An error where nobody may write.
+    pub fn check_writable(&self) -> Result<(), SchemaError> {
+        match &self.table {
+            Some(table) if table.read_only => Err(SchemaError::new(
+                &self.name,
+                format!("feature type '{}' is read-only: it shows '{}.{}'", self.name, table.schema, table.name),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds an id that a client gave against the keys of the type's table.
+    fn check_key(&self, id: &str) -> Result<(), SchemaError> {
+        match &self.table {
+            Some(table) if !id.is_empty() => table.key_type.check(id),
+            _ => Ok(()),
+        }
+    }
+
     /// Holds a feature against this type, promoting its geometry where the type wants the multi form.
     pub fn check(&self, feature: &mut Feature) -> Result<(), SchemaError> {
+        self.check_key(&feature.id)?;
         self.check_geometry(&mut feature.geometry)?;
         if feature.properties.len() > self.properties.len() {
             return Err(SchemaError::new("properties", "more values than the type has properties"));

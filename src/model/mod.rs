@@ -8,13 +8,15 @@ pub mod feature;
 pub mod feature_type;
 pub mod geometry;
 pub mod position;
+pub mod table;
 pub mod track;
 pub mod value;
 
 pub use change::{Append, Change, Patch, Persisted, Record, Run};
-pub use feature::{Feature, FeatureId, IdError, check_id, new_id};
+pub use feature::{Feature, FeatureId, IdError, check_id, new_id, no_id};
 pub use feature_type::{Expiry, FeatureType, GeometryColumn, Property, SchemaError};
 pub use geometry::{Dimension, Geometry, GeometryError, GeometryKind, Rect};
 pub use position::{Offset, PartitionId, Position, Watermark, partition_of};
+pub use table::ExistingTable;
 pub use track::{Fixes, TrackSettings, TrackShape};
 pub use value::{PropertyType, Value};

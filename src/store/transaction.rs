@@ -10,10 +10,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::api::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError};
 use super::state::TypeState;
 use super::{Store, derived, merge};
+use crate::delegate::DelegateError;
 use crate::format::record;
 use crate::log::NewRecord;
+use crate::model::table::KeyType;
 use crate::model::{
-    Append, Change, Feature, FeatureId, Offset, PartitionId, Patch, Position, SchemaError, partition_of,
+    Append, Change, Feature, FeatureId, Offset, PartitionId, Patch, Position, SchemaError, new_id, partition_of,
 };
 use crate::query::{Filter, Query, evaluate};
 
@@ -32,9 +34,13 @@ pub(super) async fn resolve(store: &Store, transaction: Transaction) -> Result<R
         types: BTreeMap::new(),
         overlays: transaction.actions.iter().any(needs_look_up),
     };
-    resolver.prefetch(&transaction.actions).await?;
-    let mut ids = Vec::with_capacity(transaction.actions.len());
-    for (n, action) in transaction.actions.into_iter().enumerate() {
+    let mut actions = transaction.actions;
+    for (n, action) in actions.iter_mut().enumerate() {
+        resolver.make_ids(n, action).await?;
+    }
+    resolver.prefetch(&actions).await?;
+    let mut ids = Vec::with_capacity(actions.len());
+    for (n, action) in actions.into_iter().enumerate() {
         ids.push(resolver.action(n, action).await?);
     }
     resolver.finish(ids)
@@ -63,6 +69,29 @@ fn needs_look_up(action: &Action) -> bool {
 }
 
 impl Resolver<'_> {
+    /// Gives ids to the inserted features that have none: UUIDs, or what the table's sequence gives.
+    async fn make_ids(&self, n: usize, action: &mut Action) -> Result<(), WriteError> {
+        let name = &action.feature_type;
+        let ft = self.store.feature_type(name).ok_or_else(|| WriteError::UnknownType(name.clone()))?;
+        ft.check_writable().map_err(|error| WriteError::Invalid { action: n, error })?;
+        let ActionKind::Insert { features, .. } = &mut action.kind else { return Ok(()) };
+        let nameless = features.iter().filter(|f| f.id.is_empty()).count();
+        if nameless == 0 {
+            return Ok(());
+        }
+        let mut ids = match &ft.table {
+            Some(table) if table.key_type == KeyType::Integer => {
+                self.store.delegate.reserve_ids(&ft, nameless).await.map_err(|e| no_ids(n, e))?
+            }
+            _ => std::iter::repeat_with(new_id).take(nameless).collect(),
+        }
+        .into_iter();
+        for feature in features.iter_mut().filter(|f| f.id.is_empty()) {
+            feature.id = ids.next().ok_or_else(|| WriteError::Unavailable("too few ids".into()))?;
+        }
+        Ok(())
+    }
+
     /// Asks once for all features that the actions name by id.
     async fn prefetch(&mut self, actions: &[Action]) -> Result<(), WriteError> {
         let mut wanted: BTreeMap<&str, FxHashSet<FeatureId>> = BTreeMap::new();
@@ -253,6 +282,13 @@ impl TypeWork {
             self.overlay.insert(feature.id.clone(), Some(Arc::new(patch.apply(feature))));
         }
         self.changes.push(Change::Patch(patch));
+    }
+}
+
+fn no_ids(action: usize, e: DelegateError) -> WriteError {
+    match e {
+        DelegateError::Mismatch(what) => WriteError::Invalid { action, error: SchemaError::new("id", what) },
+        other => WriteError::Unavailable(other.to_string()),
     }
 }
 

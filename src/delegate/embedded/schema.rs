@@ -130,6 +130,9 @@ pub fn set_watermark(
 
 /// Enters a type, with a new table or with the one that a type of that name and those columns has left.
 pub fn create(connection: &mut Connection, feature_type: &FeatureType) -> Result<(), DelegateError> {
+    if feature_type.table.is_some() {
+        return Err(DelegateError::no_tables_of_others(feature_type));
+    }
     let tx = begin(connection)?;
     let name = &feature_type.name;
     let exists = || DelegateError::Exists(name.clone());

@@ -2,6 +2,7 @@
 
 use super::PostGisSettings;
 use super::connection::{Connection, parsed_at, text_at};
+use super::existing;
 use super::row::column_definitions;
 use crate::delegate::literal::text;
 use crate::delegate::sql::{VERSION, quoted};
@@ -12,7 +13,15 @@ use crate::model::{FeatureType, Watermark};
 /// Changes of the catalogue follow one another.
 const ONE_AT_A_TIME: &str = "BEGIN; UPDATE alluvium.revision SET revision = revision + 1";
 
-/// The table of a type.
+/// What stands after `FROM` in a query over a type.
+pub fn relation(settings: &PostGisSettings, t: &FeatureType) -> String {
+    match &t.table {
+        Some(existing) => existing::relation(t, existing),
+        None => table(settings, &t.name),
+    }
+}
+
+/// The table that a type of this name has made.
 pub fn table(settings: &PostGisSettings, name: &str) -> String {
     format!("{}.{}", quoted(&settings.schema), quoted(name))
 }
@@ -49,8 +58,12 @@ pub async fn create(
     let Some(row) = rows.first() else { return Err(DelegateError::Unavailable("an empty answer".into())) };
     let (entered, there) = (text_at(row, 0)? == Some("t"), text_at(row, 1)? == Some("t"));
     let detached = text_at(row, 2)?.map(parse_definition).transpose()?;
+    if let Some(existing) = t.table.as_ref().filter(|_| !entered) {
+        existing::check(connection, t, existing).await?;
+    }
     let make_table = match detached {
         _ if entered => return Err(DelegateError::Exists(t.name.clone())),
+        _ if t.table.is_some() => "SELECT".to_owned(),
         // Every row gets version 0, without a rewrite of the table.
         Some(old) if there && same_columns(&old, t) => {
             format!("ALTER TABLE {table} DROP COLUMN {VERSION}, ADD COLUMN {VERSION} bigint NOT NULL DEFAULT 0")
@@ -59,14 +72,18 @@ pub async fn create(
         _ => format!("CREATE TABLE {table} ({})", column_definitions(t)),
     };
     let definition = serde_json::to_string(t).map_err(|e| DelegateError::Mismatch(e.to_string()))?;
+    // A table that a type of this name left stays ours, whatever another one of that name stands on meanwhile.
+    let forget = match t.table {
+        Some(_) => String::new(),
+        None => format!("DELETE FROM alluvium.detached WHERE name = {name}; "),
+    };
     let sql = format!(
-        "{make_table}; {indexes}\
-         DELETE FROM alluvium.detached WHERE name = {name}; \
+        "{make_table}; {indexes}{forget}\
          INSERT INTO alluvium.catalogue (name, definition) VALUES ({name}, {definition}); \
          INSERT INTO alluvium.watermark (feature_type, partition, incarnation) \
              SELECT {name}, p, {incarnation} FROM generate_series(0, {last}) p; \
          COMMIT",
-        indexes = create_indexes(&table, t),
+        indexes = if t.table.is_some() { String::new() } else { create_indexes(&table, t) },
         definition = text(&definition),
         incarnation = text(&t.incarnation),
         last = t.partitions.saturating_sub(1),
@@ -103,17 +120,20 @@ pub async fn remove(
     let (table, name) = (table(settings, name), text(name));
     let sql = format!(
         "{ONE_AT_A_TIME}; SELECT EXISTS (SELECT FROM alluvium.catalogue WHERE name = {name}), \
-                                 EXISTS (SELECT FROM alluvium.detached WHERE name = {name})"
+                                 EXISTS (SELECT FROM alluvium.detached WHERE name = {name}), \
+                                 EXISTS (SELECT FROM alluvium.catalogue WHERE name = {name} AND definition ? 'table')"
     );
     let rows = connection.rows(sql).await?;
     let is = |column| rows.first().map_or(Ok(false), |row| text_at(row, column).map(|v| v == Some("t")));
-    let (entered, detached) = (is(0)?, is(1)?);
+    let (entered, detached, of_others) = (is(0)?, is(1)?, is(2)?);
     let nothing_to_do = !(entered || purge && detached);
     if nothing_to_do {
         connection.run("ROLLBACK".into()).await?;
         return Ok(());
     }
     let keep = match purge {
+        // It was never ours.
+        _ if of_others => String::new(),
         // Never a table that is not ours: there is a bookkeeping of it, as entered or as detached.
         true => format!("DROP TABLE IF EXISTS {table}; DELETE FROM alluvium.detached WHERE name = {name}; "),
         false => format!("INSERT INTO alluvium.detached SELECT * FROM alluvium.catalogue WHERE name = {name}; "),
@@ -122,6 +142,7 @@ pub async fn remove(
         "{keep}DELETE FROM alluvium.catalogue WHERE name = {name}; \
          DELETE FROM alluvium.watermark WHERE feature_type = {name}; \
          DELETE FROM alluvium.deleted WHERE feature_type = {name}; \
+         DELETE FROM alluvium.version WHERE feature_type = {name}; \
          DELETE FROM alluvium.refused WHERE feature_type = {name}; \
          COMMIT"
     );

@@ -5,7 +5,10 @@ use crate::delegate::DelegateError;
 use crate::delegate::literal::text;
 
 /// Only ever added to: what was applied somewhere must stay as it was.
-const MIGRATIONS: [(&str, &str); 1] = [("0001_bookkeeping", include_str!("../../../migrations/0001_bookkeeping.sql"))];
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("0001_bookkeeping", include_str!("../../../migrations/0001_bookkeeping.sql")),
+    ("0002_tables_of_others", include_str!("../../../migrations/0002_tables_of_others.sql")),
+];
 
 /// The key of the advisory lock: 'alluvium' in ASCII.
 const LOCK: i64 = i64::from_be_bytes(*b"alluvium");

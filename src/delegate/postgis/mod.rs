@@ -5,10 +5,12 @@
 //! have version 0. Needs PostgreSQL 12 and PostGIS 3 or newer.
 //!
 //! Rooms: `connection` has the pool's discipline and the kinds of failure, `migrate` the schema, `catalogue` types and tables,
-//! `persist` and `read` the two ways, `row` the values in the binary format.
+//! `existing` the tables that were there before, `import` what these say of themselves, `persist` and `read` the two ways, `row` the values in the binary format.
 
 mod catalogue;
 mod connection;
+mod existing;
+mod import;
 mod migrate;
 mod persist;
 mod read;
@@ -112,6 +114,26 @@ impl PostGis {
         Ok(postgis)
     }
 
+    /// The declaration of a type over a table that is there; reads only, and needs no bookkeeping. `key` may name the column
+    /// of the ids. `Mismatch` says why there can be none.
+    pub async fn describe_table(
+        settings: PostGisSettings,
+        table: &str,
+        collection: &str,
+        key: Option<&str>,
+    ) -> Result<FeatureType, DelegateError> {
+        let schema = settings.schema.clone();
+        let (table, collection, key) = (table.to_owned(), collection.to_owned(), key.map(str::to_owned));
+        let postgis = PostGis { pool: settings.pool()?, settings };
+        postgis
+            .with_connection(move |connection, _| {
+                Box::pin(
+                    async move { import::describe(connection, &schema, &table, &collection, key.as_deref()).await },
+                )
+            })
+            .await
+    }
+
     /// Runs `work` to its end, on a connection that is given back when it succeeds.
     async fn with_connection<T: Send + 'static>(
         &self,
@@ -178,6 +200,16 @@ impl Delegate for PostGis {
     async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
         let t = feature_type.clone();
         self.with_connection(|connection, _| Box::pin(async move { persist::refused(connection, &t).await })).await
+    }
+
+    async fn reserve_ids(&self, feature_type: &FeatureType, count: usize) -> Result<Vec<FeatureId>, DelegateError> {
+        let Some(table) = feature_type.table.clone() else {
+            return Err(DelegateError::Mismatch(format!("'{}' has no table that gives ids", feature_type.name)));
+        };
+        self.with_connection(move |connection, _| {
+            Box::pin(async move { existing::reserve_ids(connection, &table, count).await })
+        })
+        .await
     }
 
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {

@@ -10,6 +10,7 @@ use sqlx::{Arguments, Row as _};
 use super::PostGisSettings;
 use super::catalogue::{WATERMARK_COLUMNS, read_watermarks, select_watermarks, table};
 use super::connection::{Connection, blames_a_row, parsed_at, text_at};
+use super::existing;
 use super::row::{Array, keys};
 use crate::delegate::literal::{literal, text};
 use crate::delegate::sql::{Bind, VERSION, quoted};
@@ -67,6 +68,9 @@ fn newest_of_each_id(entries: &mut Vec<PersistEntry>) {
 /// Takes out what has a value of another type than its column, which the binary format would garble.
 fn take_misfits(t: &FeatureType, entries: &mut Vec<PersistEntry>) -> Vec<(PersistEntry, String)> {
     let misfit = |entry: &PersistEntry| {
+        if let Some(Err(e)) = t.table.as_ref().map(|table| table.key_type.check(&entry.id)) {
+            return Some(e.what);
+        }
         let feature = entry.feature.as_ref()?;
         let wrong = t.properties.iter().enumerate().find(|(slot, p)| !feature.value(*slot).is_of(p.kind));
         wrong.map(|(_, p)| format!("property '{}' is of type {}", p.name, p.kind.name()))
@@ -253,6 +257,9 @@ impl<'a> Writer<'a> {
     /// Parameters: ids, versions, geometries, then each property, as arrays.
     fn upsert_sql(&self) -> String {
         let Writer { table, t, .. } = self;
+        if let Some(existing) = &t.table {
+            return existing::upsert_sql(t, existing);
+        }
         let (mut names, mut values) =
             (vec!["id".to_owned(), VERSION.to_owned()], vec!["u.id".to_owned(), "u.version".into()]);
         let (mut arrays, mut aliases) =
@@ -310,6 +317,9 @@ impl<'a> Writer<'a> {
 
     /// Parameters: ids and versions, as arrays.
     fn delete_sql(&self) -> String {
+        if let Some(existing) = &self.t.table {
+            return existing::delete_sql(self.t, existing, self.batch.partition);
+        }
         let (table, name, partition) = (&self.table, text(&self.t.name), self.batch.partition);
         format!(
             "WITH u AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::int8[]) AS u(id, version)), \

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::PostGisSettings;
-use super::catalogue::{WATERMARK_COLUMNS, read_watermarks, select_watermarks, table};
+use super::catalogue::{WATERMARK_COLUMNS, read_watermarks, relation, select_watermarks};
 use super::connection::{Connection, parsed_at, text_at, uncancelled};
 use super::row::{read, select_list};
 use crate::delegate::literal::literal;
@@ -98,7 +98,7 @@ impl Drop for Transaction {
 pub struct PostGisSnapshot {
     transaction: Arc<Transaction>,
     feature_type: Arc<FeatureType>,
-    /// Quoted, with its schema.
+    /// What stands after `FROM`.
     table: String,
     watermarks: Vec<Watermark>,
     cursors: u32,
@@ -125,7 +125,7 @@ impl PostGisSnapshot {
         let (transaction, rows) = Transaction::begin(pool.clone(), settings.clone(), first).await?;
         let (watermarks, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.len() == WATERMARK_COLUMNS);
         let watermarks = read_watermarks(t, &watermarks)?;
-        let table = table(settings, &t.name);
+        let table = relation(settings, t);
         Ok((PostGisSnapshot { transaction, feature_type: t.clone(), table, watermarks, cursors: 0 }, others))
     }
 }

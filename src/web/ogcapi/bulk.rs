@@ -16,7 +16,7 @@ use super::JSON;
 use super::write::one_action;
 use crate::format::geojson::{FeatureReader, ParseError, Unknown};
 use crate::model::crs::CrsRef;
-use crate::model::{Append, Feature, FeatureType, Position, new_id};
+use crate::model::{Append, Feature, FeatureType, Position, no_id};
 use crate::store::{ActionKind, Existing, WriteError, Written};
 use crate::web::problem::{Problem, Result};
 use crate::web::request::{next_piece, position_header};
@@ -230,7 +230,7 @@ impl Upload<'_> {
 
     fn feature(&self, reader: &FeatureReader<'_>, text: &[u8]) -> std::result::Result<Feature, ParseError> {
         let parsed = reader.feature(text)?;
-        let id = parsed.id.clone().unwrap_or_else(new_id);
+        let id = parsed.id.clone().unwrap_or_else(no_id);
         let mut feature = parsed.into_feature(id);
         self.ft.check(&mut feature)?;
         Ok(feature)

@@ -16,7 +16,7 @@ use super::{JSON, allow, bulk, may_write};
 use crate::format::geojson::{FeatureReader, ParseError, Unknown};
 use crate::model::crs::CrsRef;
 use crate::model::position::partition_of;
-use crate::model::{Feature, FeatureId, FeatureType, check_id, new_id};
+use crate::model::{Feature, FeatureId, FeatureType, check_id, no_id};
 use crate::query::Filter;
 use crate::store::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError, Written};
 use crate::web::access::{Caller, Role};
@@ -257,7 +257,7 @@ fn parse_features(ft: &FeatureType, crs: &CrsRef, body: &[u8]) -> std::result::R
     let mut parsed = Parsed { features: Vec::new(), single: kind.as_deref() == Some("Feature"), named: false };
     FeatureReader::new(ft, Some(crs), Unknown::Refuse).collection(body, |_, feature| {
         parsed.named |= feature.id.is_some();
-        let id = feature.id.clone().unwrap_or_else(new_id);
+        let id = feature.id.clone().unwrap_or_else(no_id);
         let mut feature = feature.into_feature(id);
         ft.check(&mut feature)?;
         parsed.features.push(feature);

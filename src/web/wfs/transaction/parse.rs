@@ -9,7 +9,7 @@ use super::Dialect;
 use crate::format::gml::{Axes, PropertyValue, read_feature, read_property, resolve_rid};
 use crate::format::xml::{Element, Reader};
 use crate::model::feature::check_id;
-use crate::model::{Dimension, Feature, FeatureId, FeatureType, Value, new_id};
+use crate::model::{Dimension, Feature, FeatureId, FeatureType, Value, no_id};
 use crate::query::fes::{self, Reference};
 use crate::query::{Filter, Query};
 use crate::store::api::{Action, ActionKind, Existing, FeatureChanges};
@@ -93,7 +93,7 @@ async fn replace_duplicates(ask: &Ask, parsed: &mut Parsed) -> Result<()> {
         let mut taken: FxHashSet<_> = found.into_iter().map(|item| item.feature.id.clone()).collect();
         for feature in features {
             if !taken.insert(feature.id.clone()) {
-                feature.id = new_id();
+                feature.id = no_id();
             }
         }
     }
@@ -185,10 +185,10 @@ impl Parser<'_> {
         let axes = self.axes(&ft, insert.srs_name.as_ref())?;
         let (geometry, properties) = read_feature(e, &ft, &axes)?;
         let (id, existing) = match insert.ids {
-            IdGen::GenerateNew => (new_id(), Existing::Replace),
+            IdGen::GenerateNew => (no_id(), Existing::Replace),
             IdGen::UseExisting => (existing_id(e, &ft)?, Existing::Refuse),
             IdGen::ReplaceDuplicate if brings_id(e, &ft) => (existing_id(e, &ft)?, Existing::Refuse),
-            IdGen::ReplaceDuplicate => (new_id(), Existing::Replace),
+            IdGen::ReplaceDuplicate => (no_id(), Existing::Replace),
         };
         let feature = Feature { id, geometry, properties };
         let label = Label { handle: insert.handle.clone(), ids: insert.ids };
@@ -311,7 +311,7 @@ impl Parser<'_> {
         let filter = self.filter(e, &ft)?.ok_or_else(|| Exception::missing("Filter"))?;
         let (geometry, properties) = read_feature(feature, &ft, &axes)?;
         // Its id is that of the feature it replaces.
-        let feature = Feature { id: new_id(), geometry, properties };
+        let feature = Feature { id: no_id(), geometry, properties };
         self.push(e, &ft, ActionKind::Replace { filter, feature });
         Ok(())
     }
