@@ -5,9 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::crs::Crs;
-use super::{
-    Dimension, ExistingTable, Feature, GeometryKind, PropertyType, Rect, TrackSettings, TrackShape, Value,
-};
+use super::table::KeyType;
+use super::{Dimension, ExistingTable, Feature, GeometryKind, PropertyType, Rect, TrackSettings, TrackShape, Value};
 
 /// The longest name of a type or a property, bytes: PostgreSQL's limit on identifiers.
 const MAX_NAME: usize = 63;
@@ -162,24 +161,13 @@ impl FeatureType {
             return Err(SchemaError::new("geometry.epsg", format!("EPSG:{} is not a known CRS", g.epsg)));
         }
         self.check_track()?;
+        self.check_table()?;
         for (i, p) in self.properties.iter().enumerate() {
             let name = |what| SchemaError::new(format!("properties.{i}.name"), what);
             check_property_name(&p.name).map_err(name)?;
             if self.properties[..i].iter().any(|q| q.name.eq_ignore_ascii_case(&p.name)) {
                 let what = "is declared twice (case does not tell names apart in every table)";
                 return Err(name(format!("property '{}' {what}", p.name)));
-            }
-        }
-        if let Some(table) = &self.table {
-            if !self.persist {
-                return Err(SchemaError::new("persist", "a type over a table of others is persisted in it"));
-            }
-            if let Some(name) = table.columns.keys().find(|name| self.property(name).is_none()) {
-                return Err(SchemaError::new("table.columns", format!("there is no property '{name}'")));
-            }
-            if let Some(p) = self.properties.iter().find(|p| p.index) {
-                let what = format!("property '{}': a table of others gets no index; make it there", p.name);
-                return Err(SchemaError::new(&p.name, what));
             }
         }
         if self.properties.len() > 1000 {
@@ -224,6 +212,25 @@ impl FeatureType {
                 }
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    fn check_table(&self) -> Result<(), SchemaError> {
+        let Some(table) = &self.table else { return Ok(()) };
+        if !self.persist {
+            return Err(SchemaError::new("persist", "a type over a table of others is persisted in it"));
+        }
+        if self.track_of.is_some() && (table.read_only || table.key_type != KeyType::Text) {
+            let what = "the track of every point needs a table that takes any text as its key";
+            return Err(SchemaError::new("track_of", what));
+        }
+        if let Some(name) = table.columns.keys().find(|name| self.property(name).is_none()) {
+            return Err(SchemaError::new("table.columns", format!("there is no property '{name}'")));
+        }
+        if let Some(p) = self.properties.iter().find(|p| p.index) {
+            let what = format!("property '{}': a table of others gets no index; make it there", p.name);
+            return Err(SchemaError::new(&p.name, what));
         }
         Ok(())
     }
@@ -309,6 +316,7 @@ impl FeatureType {
         let Some(column) = self.geometry.as_ref().filter(|_| self.track.is_some()) else {
             return Err(SchemaError::new(GEOMETRY, format!("the features of '{}' are no tracks", self.name)));
         };
+        self.check_key(&append.id)?;
         if append.fixes.is_empty() {
             return Err(SchemaError::new(GEOMETRY, "there is no fix"));
         }

@@ -19,6 +19,9 @@ use crate::model::{
 };
 use crate::query::{Filter, Query, evaluate};
 
+/// How often a table's sequence is asked again because it gave ids that are taken.
+const ROUNDS_FOR_IDS: usize = 16;
+
 /// Everything that a transaction will append, and what it will answer.
 pub(super) struct Resolved {
     pub ids: Vec<Vec<FeatureId>>,
@@ -80,9 +83,7 @@ impl Resolver<'_> {
             return Ok(());
         }
         let mut ids = match &ft.table {
-            Some(table) if table.key_type == KeyType::Integer => {
-                self.store.delegate.reserve_ids(&ft, nameless).await.map_err(|e| no_ids(n, e))?
-            }
+            Some(table) if table.key_type == KeyType::Integer => self.unused_ids(n, name, nameless).await?,
             _ => std::iter::repeat_with(new_id).take(nameless).collect(),
         }
         .into_iter();
@@ -90,6 +91,24 @@ impl Resolver<'_> {
             feature.id = ids.next().ok_or_else(|| WriteError::Unavailable("too few ids".into()))?;
         }
         Ok(())
+    }
+
+    /// Ids of the table's sequence, less those that somebody has taken without asking it.
+    async fn unused_ids(&self, n: usize, name: &str, count: usize) -> Result<Vec<FeatureId>, WriteError> {
+        let state = self.store.state(name).ok_or_else(|| WriteError::UnknownType(name.to_owned()))?;
+        let mut ids = Vec::with_capacity(count);
+        for _ in 0..ROUNDS_FOR_IDS {
+            let given = self.store.delegate.reserve_ids(&state.feature_type, count - ids.len()).await;
+            let given = given.map_err(|e| no_ids(n, e))?;
+            let taken = self.read(&state, Filter::ids(given.iter().cloned())).await?;
+            let taken: FxHashSet<&FeatureId> = taken.iter().map(|f| &f.id).collect();
+            ids.extend(given.into_iter().filter(|id| !taken.contains(id)));
+            if ids.len() == count {
+                return Ok(ids);
+            }
+        }
+        let what = "the sequence of the table's key gives what is taken already: set it past the greatest key (setval)";
+        Err(WriteError::Invalid { action: n, error: SchemaError::new("id", what) })
     }
 
     /// Asks once for all features that the actions name by id.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use alluvium::app::App;
 use alluvium::config::Config;
+#[cfg(feature = "cluster")]
+use alluvium::store::Parts;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -55,8 +57,20 @@ impl Server {
         Server::start_in(tempfile::tempdir().unwrap(), settings).await
     }
 
+    /// Over these parts instead of the embedded ones.
+    #[cfg(feature = "cluster")]
+    pub async fn over(parts: Parts, settings: &str) -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        let app = App::start_with(config(&dir, settings), parts).await.unwrap();
+        Server::of(app, dir)
+    }
+
     async fn start_in(dir: TempDir, settings: &str) -> Server {
         let app = App::start(config(&dir, settings)).await.unwrap();
+        Server::of(app, dir)
+    }
+
+    fn of(app: App, dir: TempDir) -> Server {
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
         Server { app, client, dir }
     }

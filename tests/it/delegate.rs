@@ -642,9 +642,18 @@ async fn many_rows_are_persisted_at_once(s: &Subject) {
 macro_rules! conformance {
     ($implementation:ident, $open:path) => {
         mod $implementation {
+            conformance! { @tests $open, a_removed_types_table_is_taken_as_it_is }
+            conformance! { @on_any_table $open }
+        }
+    };
+    (@on_tables_of_others $implementation:ident, $open:path) => {
+        mod $implementation {
+            conformance! { @on_any_table $open }
+        }
+    };
+    (@on_any_table $open:path) => {
             conformance! { @tests $open,
                 types_are_entered_and_removed
-                a_removed_types_table_is_taken_as_it_is
                 incarnations_do_not_meet
                 a_conflict_writes_nothing
                 an_older_version_never_overwrites
@@ -662,7 +671,6 @@ macro_rules! conformance {
                 a_dropped_stream_frees_what_it_held
                 many_rows_are_persisted_at_once
             }
-        }
     };
     (@tests $open:path, $($test:ident)*) => {
         $(
@@ -691,3 +699,5 @@ conformance!(embedded, super::open_geopackage);
 
 #[cfg(feature = "cluster")]
 conformance!(postgis, crate::postgis::open);
+#[cfg(feature = "cluster")]
+conformance!(@on_tables_of_others postgis_tables_of_others, crate::tables::open);

@@ -18,5 +18,7 @@ mod postgis;
 mod postgres;
 mod real;
 mod store;
+#[cfg(feature = "cluster")]
+mod tables;
 mod tracks;
 mod wfs;

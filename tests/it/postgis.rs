@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use alluvium::delegate::postgis::{PostGis, PostGisSettings};
 use alluvium::delegate::{Base, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Scan};
-use alluvium::model::{Feature, FeatureId, FeatureType, Geometry, Rect, Value, Watermark};
+use alluvium::model::{Feature, FeatureId, FeatureType, Geometry, Value, Watermark};
 use alluvium::query::Filter;
 use futures::StreamExt;
 
 use crate::delegate::{Subject, drain, persist, scan, ships};
 use crate::postgres::{Database, database};
 
-fn settings(database: &Database) -> PostGisSettings {
+pub fn settings(database: &Database) -> PostGisSettings {
     // The suite opens 20 snapshots at once.
     PostGisSettings { url: database.url.clone(), max_connections: 25, ..PostGisSettings::default() }
 }
@@ -38,11 +38,11 @@ fn ship(id: &str, name: &str, version: u64) -> PersistEntry {
     PersistEntry { id: feature.id.clone(), feature: Some(Arc::new(feature)), version }
 }
 
-fn tombstone(id: &str, version: u64) -> PersistEntry {
+pub fn tombstone(id: &str, version: u64) -> PersistEntry {
     PersistEntry { id: id.into(), feature: None, version }
 }
 
-fn mark(n: u64) -> Watermark {
+pub fn mark(n: u64) -> Watermark {
     Watermark { durable_through: n, evict_through: n, as_of: n }
 }
 
@@ -250,140 +250,4 @@ async fn postgis_table_that_was_altered_is_a_mismatch() {
     assert!(matches!(d.persist(&ships, batch).await, Err(DelegateError::Mismatch(_))));
     assert!(matches!(d.load(&ships, &["a".into()]).await, Err(DelegateError::Mismatch(_))));
     assert_eq!(d.watermarks(&ships).await.unwrap()[0], current);
-}
-
-/// The ids of a snapshot's rows, with versions, in order.
-async fn rows_of(d: &dyn Delegate, t: &Arc<FeatureType>) -> Vec<(String, u64)> {
-    let mut snapshot = d.snapshot(t).await.unwrap();
-    let rows = scan(&mut snapshot, Scan { order: Some(vec![]), ..Scan::default() }).await;
-    rows.iter().map(|r| (r.feature.id.to_string(), r.version)).collect()
-}
-
-async fn described(database: &Database, table: &str, key: Option<&str>) -> Result<FeatureType, DelegateError> {
-    let declared = PostGis::describe_table(settings(database), table, "roads", key).await?;
-    Ok(FeatureType { incarnation: "i1".into(), ..declared })
-}
-
-/// A table as others make them: a sequence, another SRID, a column that is not ours and may not be null, an odd name.
-const ROADS: &str = "CREATE TYPE surface AS ENUM ('gravel', 'tar'); \
-    CREATE TABLE \"Road Net\" (gid serial PRIMARY KEY, \"the geom\" geometry(LineString, 25832), \"Full Name\" varchar(20), \
-        id integer, lanes smallint NOT NULL CHECK (lanes > 0), width numeric(6, 2), built timestamp, extra jsonb, \
-        surface surface NOT NULL DEFAULT 'tar', double_lanes integer GENERATED ALWAYS AS (lanes * 2) STORED); \
-    INSERT INTO \"Road Net\" (\"the geom\", \"Full Name\", lanes, width, surface) VALUES \
-        (ST_GeomFromText('LINESTRING(500000 5700000, 500100 5700000)', 25832), 'A 1', 4, 12.5, 'gravel'), \
-        (ST_GeomFromText('LINESTRING(600000 5700000, 600100 5700000)', 25832), 'B 2', 2, NULL, 'tar')";
-
-#[tokio::test]
-async fn postgis_tables_that_were_there_before_are_served_as_they_are() {
-    let Some(database) = database().await else { return };
-    database.run(ROADS).await;
-    let roads = Arc::new(described(&database, "Road Net", None).await.unwrap());
-    let names: Vec<&str> = roads.properties.iter().map(|p| p.name.as_str()).collect();
-    assert_eq!(names, ["Full_Name", "_id", "lanes", "width", "built", "extra"]);
-    assert!(roads.properties[0].nullable && !roads.properties[2].nullable);
-    assert_eq!(roads.geometry.map(|g| g.epsg), Some(25832));
-    let d = PostGis::connect(settings(&database)).await.unwrap();
-    d.create(&roads).await.unwrap();
-    assert_eq!(rows_of(&d, &roads).await, [("1".into(), 0), ("2".into(), 0)]);
-
-    let near = Filter::Bbox(Rect { min_x: 499_000.0, min_y: 5_600_000.0, max_x: 501_000.0, max_y: 5_800_000.0 });
-    let rows = scan(&mut d.snapshot(&roads).await.unwrap(), Scan { filter: near, ..Scan::default() }).await;
-    assert_eq!(rows.len(), 1);
-    let first = rows[0].feature.clone();
-    assert_eq!((first.value(0), first.value(3)), (&Value::String("A 1".into()), &Value::Number(12.5)));
-
-    // An update leaves what is not ours, an insert takes the defaults, a constraint refuses.
-    let next = d.reserve_ids(&roads, 2).await.unwrap();
-    assert_eq!(next, ["3".into(), "4".into()]);
-    let built = Value::DateTime(1_700_000_000_000_000);
-    let with = |id: &str, lanes: i64, version| {
-        let properties = vec![
-            Value::String("C".into()),
-            Value::Null,
-            Value::Int(lanes),
-            Value::Number(7.25),
-            built.clone(),
-            Value::Json("{\"a\":1}".into()),
-        ];
-        let feature = Feature { id: id.into(), geometry: first.geometry.clone(), properties };
-        PersistEntry { id: feature.id.clone(), feature: Some(Arc::new(feature)), version }
-    };
-    let entries = vec![with("1", 6, 5), with("3", 1, 6), with("4", 0, 7), with("no number", 1, 8), tombstone("2", 9)];
-    let (expected, next) = (Watermark::default(), mark(20));
-    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0 };
-    let Persisting::Committed { mut refused } = d.persist(&roads, batch).await.unwrap() else { panic!("a conflict") };
-    refused.sort();
-    assert_eq!(refused.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["4", "no number"], "{refused:?}");
-    assert_eq!(rows_of(&d, &roads).await, [("1".into(), 5), ("3".into(), 6)]);
-    let bases = d.load(&roads, &["3".into(), "2".into(), "03".into(), "x".into()]).await.unwrap().bases;
-    let written = with("3", 1, 6);
-    assert!(
-        matches!(&bases[0], Some(Base::Row(row)) if Some(&row.feature) == written.feature.as_ref() && row.version == 6)
-    );
-    assert_eq!(bases[1..], [Some(Base::Deleted(9)), None, None]);
-    database
-        .run(
-            "DO $$ BEGIN \
-             ASSERT (SELECT surface = 'gravel' AND lanes = 6 AND built = '2023-11-14 22:13:20' FROM \"Road Net\" WHERE gid = 1); \
-             ASSERT (SELECT surface = 'tar' AND extra = '{\"a\": 1}' FROM \"Road Net\" WHERE gid = 3); END $$; \
-             INSERT INTO \"Road Net\" (\"Full Name\", lanes) VALUES ('theirs', 1)",
-        )
-        .await;
-    assert_eq!(rows_of(&d, &roads).await[2], ("5".into(), 0));
-    // An older state changes nothing, nor does an older deletion.
-    let stale = vec![with("1", 1, 4), tombstone("3", 3), with("2", 1, 8)];
-    let batch = PersistBatch { partition: 0, expected: next, next: mark(21), entries: stale, forget_deleted_before: 0 };
-    assert_eq!(d.persist(&roads, batch).await.unwrap(), Persisting::Committed { refused: vec![] });
-    assert_eq!(rows_of(&d, &roads).await, [("1".into(), 5), ("3".into(), 6), ("5".into(), 0)]);
-
-    // Never dropped, never altered; taken again, all versions are 0.
-    d.remove("roads", true).await.unwrap();
-    let again = Arc::new(FeatureType { incarnation: "i2".into(), ..(*roads).clone() });
-    d.create(&again).await.unwrap();
-    assert_eq!(rows_of(&d, &again).await, [("1".into(), 0), ("3".into(), 0), ("5".into(), 0)]);
-    d.remove("roads", false).await.unwrap();
-    d.remove("roads", true).await.unwrap();
-    database.run("DO $$ BEGIN ASSERT (SELECT count(*) = 3 FROM \"Road Net\"); END $$").await;
-}
-
-#[tokio::test]
-async fn postgis_tables_with_uuids_views_and_what_cannot_be_declared() {
-    let Some(database) = database().await else { return };
-    let uuid = "0193e4a5-0000-7000-8000-000000000001";
-    database
-        .run(&format!(
-            "CREATE TABLE sites (key uuid PRIMARY KEY, geom geometry, name text); \
-             INSERT INTO sites VALUES ('{uuid}', ST_GeomFromText('POINT(1 2)', 4326), 'S'); \
-             CREATE VIEW site_view AS SELECT key, geom, name FROM sites; \
-             CREATE TABLE nowhere (id text PRIMARY KEY, geom geometry(Point)); \
-             CREATE TABLE keyless (a text, b text)"
-        ))
-        .await;
-    let d = PostGis::connect(settings(&database)).await.unwrap();
-    let sites = Arc::new(described(&database, "sites", None).await.unwrap());
-    d.create(&sites).await.unwrap();
-    assert_eq!(rows_of(&d, &sites).await, [(uuid.to_owned(), 0)]);
-    let by_id = Scan { filter: Filter::ids([uuid.into(), "x".into()]), ..Scan::default() };
-    assert_eq!(scan(&mut d.snapshot(&sites).await.unwrap(), by_id).await.len(), 1);
-    assert!(matches!(d.reserve_ids(&sites, 1).await, Err(DelegateError::Mismatch(_))));
-    let mut upper = Feature { id: uuid.to_uppercase().into(), geometry: None, properties: vec![] };
-    assert!(sites.check(&mut upper).is_err(), "one feature has one id");
-    d.remove("roads", true).await.unwrap();
-
-    let view = Arc::new(described(&database, "site_view", Some("key")).await.unwrap());
-    assert!(view.check_writable().unwrap_err().what.contains("read-only"));
-    d.create(&view).await.unwrap();
-    assert_eq!(rows_of(&d, &view).await, [(uuid.to_owned(), 0)]);
-
-    let why = async |table: &str, key| described(&database, table, key).await.unwrap_err().to_string();
-    assert!(why("site_view", None).await.contains("--key"));
-    assert!(why("keyless", Some("a")).await.contains("unique"));
-    assert!(why("keyless", Some("c")).await.contains("no column 'c'"));
-    assert!(why("nowhere", None).await.contains("no SRID"));
-    assert!(why("not_there", None).await.contains("not there"));
-    // A declaration that does not go with its table is an error when the type is made.
-    let mut wrong = (*sites).clone();
-    wrong.name = "wrong".into();
-    wrong.properties[0].name = "names".into();
-    assert!(matches!(d.create(&wrong).await, Err(DelegateError::Mismatch(what)) if what.contains("names")));
 }

@@ -164,7 +164,7 @@ fn property_name(column: &str, is_taken: impl Fn(&str) -> bool) -> String {
     }
     let lower = name.to_ascii_lowercase();
     if matches!(lower.as_str(), "id" | "fid" | GEOMETRY) || lower.starts_with("alluvium_") {
-        name.insert_str(0, "_");
+        name.insert(0, '_');
     }
     while is_taken(&name) {
         name.push('_');

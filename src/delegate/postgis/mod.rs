@@ -5,7 +5,8 @@
 //! have version 0. Needs PostgreSQL 12 and PostGIS 3 or newer.
 //!
 //! Rooms: `connection` has the pool's discipline and the kinds of failure, `migrate` the schema, `catalogue` types and tables,
-//! `existing` the tables that were there before, `import` what these say of themselves, `persist` and `read` the two ways, `row` the values in the binary format.
+//! `existing` the tables that were there before, `import` what these say of themselves, `persist` and `read` the two ways,
+//! `row` the values in the binary format.
 
 mod catalogue;
 mod connection;

@@ -187,8 +187,8 @@ fn media_ranges(headers: &HeaderMap) -> Vec<(String, f32)> {
 }
 
 /// What the caller may do with a collection's items, for `Allow`.
-fn may_write(caller: &Caller, collection: &str) -> bool {
-    caller.can(super::access::Role::Editor, Some(collection))
+fn may_write(caller: &Caller, ft: &crate::model::FeatureType) -> bool {
+    ft.check_writable().is_ok() && caller.can(super::access::Role::Editor, Some(&ft.name))
 }
 
 #[cfg(test)]

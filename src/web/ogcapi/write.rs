@@ -167,8 +167,8 @@ pub async fn items_options(
     Path(collection): Path<String>,
     caller: Caller,
 ) -> Result<Response> {
-    web.feature_type(&caller, &collection)?;
-    Ok(allow(if may_write(&caller, &collection) { "GET, HEAD, POST, OPTIONS" } else { "GET, HEAD, OPTIONS" }))
+    let ft = web.feature_type(&caller, &collection)?;
+    Ok(allow(if may_write(&caller, &ft) { "GET, HEAD, POST, OPTIONS" } else { "GET, HEAD, OPTIONS" }))
 }
 
 /// `OPTIONS /collections/{collection}/items/{id}`: the same whether there is such a feature or not, since QGIS asks with an id
@@ -178,15 +178,16 @@ pub async fn item_options(
     Path((collection, _)): Path<(String, String)>,
     caller: Caller,
 ) -> Result<Response> {
-    web.feature_type(&caller, &collection)?;
+    let ft = web.feature_type(&caller, &collection)?;
     let methods = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
-    Ok(allow(if may_write(&caller, &collection) { methods } else { "GET, HEAD, OPTIONS" }))
+    Ok(allow(if may_write(&caller, &ft) { methods } else { "GET, HEAD, OPTIONS" }))
 }
 
 /// The collection, if the caller may write in it.
 pub fn writable(web: &Web, caller: &Caller, collection: &str, params: &Params) -> Result<Arc<FeatureType>> {
     let ft = web.feature_type(caller, collection)?;
     caller.may(Role::Editor, Some(collection))?;
+    ft.check_writable().map_err(|e| Problem::new(StatusCode::FORBIDDEN, e.what))?;
     params.only(&[])?;
     Ok(ft)
 }
