@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import time
 import urllib.parse
+import urllib.request
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 OUT = REPO / "target/bench"
@@ -127,6 +128,11 @@ class Server:
             raise SystemExit(f"{collection}: {status} {body.decode()}")
         return json.loads(body).get("numberMatched")
 
+    def position(self, collection):
+        """How far this instance knows, for reads elsewhere that must not know less."""
+        with urllib.request.urlopen(f"{self.url}/collections/{collection}/items?limit=1") as answer:
+            return answer.headers["Alluvium-Position"]
+
     def wait_persisted(self, collection, features, seconds):
         """Until PostGIS has them all and the index none; seconds that it took."""
         begin = time.monotonic()
@@ -174,9 +180,9 @@ def export_path(collection, output_format):
     return "/wfs?" + urllib.parse.urlencode(query)
 
 
-def download(url, file=os.devnull):
+def download(url, file=os.devnull, *options):
     """Seconds that a whole answer takes."""
-    return float(output_of("curl", "-sS", "--fail", "-o", str(file), "-w", "%{time_total}", url))
+    return float(output_of("curl", "-sS", "--fail", *options, "-o", str(file), "-w", "%{time_total}", url))
 
 
 def wrk(server, script, *arguments, threads, connections, seconds):
