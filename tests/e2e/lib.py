@@ -179,9 +179,9 @@ class Server:
         return Client(self.port, **options)
 
     def rss(self):
-        """Resident memory now, bytes."""
+        """Resident memory now, bytes. Without the pages of files that are mapped, of which the system takes back what it needs."""
         with open(f"/proc/{self._process.pid}/status") as status:
-            line = next(line for line in status if line.startswith("VmRSS"))
+            line = next(line for line in status if line.startswith("RssAnon"))
         return int(line.split()[1]) * 1024
 
     def tail(self, lines=20):
