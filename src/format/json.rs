@@ -157,6 +157,13 @@ mod tests {
         }
     }
 
+    /// `any::<String>()` has none of these.
+    #[test]
+    fn control_characters_are_escaped() {
+        let all: String = ('\0'..='\u{a0}').collect();
+        assert_eq!(serde_json::from_str::<String>(&text(|o| string(o, &all))).unwrap(), all);
+    }
+
     proptest! {
         #[test]
         fn strings_are_json(s in any::<String>()) {

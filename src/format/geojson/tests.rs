@@ -167,6 +167,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("null", r#"{"text":"\ud800"}"#, "/properties/text", "the text has half a surrogate pair"),
         ("null", r#"{"speed":1,"speed":2}"#, "/properties/speed", "the member is given twice"),
         ("{}", "{}", "/geometry", "a geometry needs a member \"type\""),
+        (r#"{"type":"Point","type":"Point"}"#, "{}", "/geometry/type", "the member is given twice"),
         (r#"{"type":"Circle"}"#, "{}", "/geometry/type", "\"Circle\" is not a GeoJSON geometry type"),
         (r#"{"type":"Point"}"#, "{}", "/geometry", "a Point needs \"coordinates\""),
         (
