@@ -7,7 +7,8 @@
 //! |---|---|
 //! | record | magic `A1`, version `01` or `02`, kind: `01` changes, `02` persisted; then its body and nothing more |
 //! | changes | varints: version of the schema, part of the run, parts of the run; of more than one: 8 bytes, the run's id; varint: number of changes; then the changes |
-//! | change | tag: `01` put, `02` patch, `03` delete, `04` append (from version 2); id as text; its body |
+//! | change | tag: `01` put, `02` patch, `03` delete, `04` append (from version 2); id as text; its body. Or tag `05`, conditional (from version 2): what is expected, then a change |
+//! | expected | `00` absent, `01` present, `02` one of some versions: their number and they themselves, as varints |
 //! | put | geometry, number of values, the values by property id |
 //! | patch | `00` geometry stays, `01` goes, `02` is set and follows; number of properties; each its id and its value |
 //! | append | varint of twice the number of fixes, plus 1 where they have a z; each 8 bytes little-endian: time in seconds since the epoch, x, y, and z; number of properties; each its id and its value |
@@ -27,7 +28,7 @@ use bytes::Bytes;
 use crate::format::geojson::{FeatureReader, Unknown};
 use crate::model::geometry::Coord;
 use crate::model::{
-    Append, Change, Feature, FeatureId, FeatureType, Geometry, Patch, Persisted, Record, Run, Value, check_id,
+    Append, Change, Expected, Feature, FeatureId, FeatureType, Geometry, Patch, Persisted, Record, Run, Value, check_id,
 };
 
 const MAGIC: u8 = 0xa1;
@@ -41,6 +42,11 @@ const PUT: u8 = 1;
 const PATCH: u8 = 2;
 const DELETE: u8 = 3;
 const APPEND: u8 = 4;
+const IF: u8 = 5;
+
+const ABSENT: u8 = 0;
+const PRESENT: u8 = 1;
+const ONE_OF: u8 = 2;
 
 const KEEP: u8 = 0;
 const REMOVE: u8 = 1;
@@ -102,7 +108,7 @@ pub fn encode(record: &Record, schema_version: u32) -> Bytes {
 /// That of the oldest reader that understands it.
 fn version_of(record: &Record) -> u8 {
     match record {
-        Record::Changes { changes, .. } if changes.iter().any(|c| matches!(c, Change::Append(_))) => 2,
+        Record::Changes { changes, .. } if changes.iter().any(|c| matches!(c, Change::Append(_) | Change::If(..))) => 2,
         _ => 1,
     }
 }
@@ -234,6 +240,19 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
         Change::Delete(id) => {
             out.push(DELETE);
             put_text(out, id.as_bytes());
+        }
+        Change::If(expected, change) => {
+            out.push(IF);
+            match expected {
+                Expected::Absent => out.push(ABSENT),
+                Expected::Present => out.push(PRESENT),
+                Expected::OneOf(versions) => {
+                    out.push(ONE_OF);
+                    put_varint(out, versions.len() as u64);
+                    versions.iter().for_each(|v| put_varint(out, *v));
+                }
+            }
+            put_change(out, change);
         }
     }
 }
@@ -455,6 +474,21 @@ fn take_change(source: &mut Source<'_>, ft: &FeatureType) -> Result<Change, Reco
             Change::Append(append)
         }
         DELETE => Change::Delete(source.id()?),
+        IF => {
+            let expected = match source.byte()? {
+                ABSENT => Expected::Absent,
+                PRESENT => Expected::Present,
+                ONE_OF => {
+                    let n = source.count()?;
+                    Expected::OneOf((0..n).map(|_| source.varint()).collect::<Result<_, _>>()?)
+                }
+                _ => return Err(poison("an unknown expectation")),
+            };
+            if source.rest.first() == Some(&IF) {
+                return Err(poison("a condition within a condition"));
+            }
+            Change::If(expected, Box::new(take_change(source, ft)?))
+        }
         _ => return Err(poison("an unknown kind of change")),
     })
 }
@@ -552,7 +586,16 @@ mod tests {
             (id(), proptest::collection::vec(fix, 1..4), 0..PropertyType::ALL.len()).prop_map(|(id, fixes, slot)| {
                 Change::Append(Append { id, fixes, properties: vec![(slot as u16, Value::Null)] })
             });
-        prop_oneof![put, patch, append, id().prop_map(Change::Delete)]
+        let change = prop_oneof![put, patch, append, id().prop_map(Change::Delete)];
+        let expected = prop_oneof![
+            Just(Expected::Absent),
+            Just(Expected::Present),
+            proptest::collection::vec(any::<u64>(), 0..3).prop_map(Expected::OneOf),
+        ];
+        (change, proptest::option::of(expected)).prop_map(|(change, expected)| match expected {
+            Some(expected) => Change::If(expected, Box::new(change)),
+            None => change,
+        })
     }
 
     proptest! {

@@ -16,6 +16,29 @@ pub enum Change {
     Append(Append),
     /// Removes the feature; of one that is not there it does nothing.
     Delete(FeatureId),
+    /// Takes effect only where the feature is as expected when the log comes to it. Stands alone in its record, and never within
+    /// another one.
+    If(Expected, Box<Change>),
+}
+
+/// What a conditional change expects of its feature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    Absent,
+    Present,
+    /// There, in one of these versions.
+    OneOf(Vec<Offset>),
+}
+
+impl Expected {
+    /// `version`: of the feature; `None` when it is not there.
+    pub fn holds(&self, version: Option<Offset>) -> bool {
+        match self {
+            Expected::Absent => version.is_none(),
+            Expected::Present => version.is_some(),
+            Expected::OneOf(versions) => version.is_some_and(|v| versions.contains(&v)),
+        }
+    }
 }
 
 /// The named properties of one feature get new values.
@@ -46,6 +69,7 @@ impl Change {
             Change::Patch(p) => &p.id,
             Change::Append(a) => &a.id,
             Change::Delete(id) => id,
+            Change::If(_, change) => change.id(),
         }
     }
 

@@ -12,7 +12,7 @@ pub mod table;
 pub mod track;
 pub mod value;
 
-pub use change::{Append, Change, Patch, Persisted, Record, Run};
+pub use change::{Append, Change, Expected, Patch, Persisted, Record, Run};
 pub use feature::{Feature, FeatureId, IdError, check_id, new_id, no_id};
 pub use feature_type::{Expiry, FeatureType, GeometryColumn, Property, SchemaError};
 pub use geometry::{Dimension, Geometry, GeometryError, GeometryKind, Rect};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Append, Feature, FeatureId, Geometry, Offset, Position, SchemaError, Value};
+use crate::model::{Append, Feature, FeatureId, Geometry, Offset, Patch, Position, SchemaError, Value};
 use crate::query::Filter;
 
 /// Changes that happen all or not at all, in order; an action sees the effect of those before it.
@@ -59,6 +59,14 @@ pub enum Existing {
 pub struct FeatureChanges {
     pub geometry: Option<Option<Geometry>>,
     pub properties: Vec<(usize, Value)>,
+}
+
+impl FeatureChanges {
+    /// As a change of that feature.
+    pub fn patch(&self, id: FeatureId) -> Patch {
+        let properties = self.properties.iter().map(|(slot, v)| (*slot as u16, v.clone())).collect();
+        Patch { id, geometry: self.geometry.clone(), properties }
+    }
 }
 
 /// What a transaction did.
@@ -119,6 +127,9 @@ pub enum WriteError {
     Invalid { action: usize, error: SchemaError },
     #[error("feature type '{feature_type}' already has a feature '{id}'")]
     Exists { feature_type: String, id: FeatureId },
+    /// Of a conditional change: nothing was done.
+    #[error("feature '{id}' of '{feature_type}' is not, or no longer, as it was expected to be")]
+    NotAsExpected { feature_type: String, id: FeatureId },
     /// Nothing was written; try again after so many seconds.
     #[error("not available at the moment, nothing was written: {0}")]
     Unavailable(String),

@@ -43,7 +43,7 @@ impl Derive<'_> {
                 p.properties.iter().find(|(s, _)| usize::from(*s) == slot).map(|(_, v)| v)
             }),
             // A track stays when its ship is gone.
-            Change::Delete(_) | Change::Append(_) => None,
+            Change::Delete(_) | Change::Append(_) | Change::If(..) => None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod catalogue;
+mod conditional;
 mod derived;
 mod merge;
 mod state;
@@ -26,8 +27,8 @@ use state::TypeState;
 use crate::clock::Clock;
 use crate::coordination::Coordinator;
 use crate::delegate::Delegate;
-use crate::log::{FeatureLog, LogError};
-use crate::model::{FeatureType, Position, Rect};
+use crate::log::{FeatureLog, LogError, NewRecord};
+use crate::model::{FeatureId, FeatureType, Offset, PartitionId, Position, Rect};
 use crate::query::{Filter, Query};
 use crate::task::{Tasks, uncancelled};
 
@@ -157,23 +158,35 @@ impl Store {
     /// Writes, all or nothing. When it returns the changes are durable and, if `Written::applied`, visible here.
     pub async fn write(&self, transaction: Transaction) -> Result<Written, WriteError> {
         let resolved = transaction::resolve(self, transaction).await?;
+        let offsets = self.append(resolved.records).await?;
+        Ok(self.visible(resolved.ids, &resolved.places, &offsets).await)
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Offset>, WriteError> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
         let log = self.log.clone();
-        let records = resolved.records;
-        let offsets = if records.is_empty() {
-            Vec::new()
-        } else {
-            // A client that goes away must not break off an append.
-            let appended = uncancelled(async move { log.append(records).await }).await;
-            appended.unwrap_or_else(|| Err(LogError::OutcomeUnknown("the append was broken off".into())))?
-        };
-        let mut written = Written { ids: resolved.ids, position: Position::default(), applied: true };
+        // A client that goes away must not break off an append.
+        let appended = uncancelled(async move { log.append(records).await }).await;
+        Ok(appended.unwrap_or_else(|| Err(LogError::OutcomeUnknown("the append was broken off".into())))?)
+    }
+
+    /// Waits until records at these offsets of these places are visible here.
+    async fn visible(
+        &self,
+        ids: Vec<Vec<FeatureId>>,
+        places: &[(Arc<TypeState>, PartitionId)],
+        offsets: &[Offset],
+    ) -> Written {
+        let mut written = Written { ids, position: Position::default(), applied: true };
         let deadline = Instant::now() + self.settings.apply_wait;
-        for (state, ends) in transaction::ends(&resolved.places, &offsets) {
+        for (state, ends) in transaction::ends(places, offsets) {
             written.position.merge(&state.position_of(&ends));
             written.applied &=
                 state.wait_until(deadline, |index| index.applied().iter().zip(&ends).all(|(a, e)| a >= e)).await;
         }
-        Ok(written)
+        written
     }
 
     /// True when every type has caught up with what its log and its watermarks were at the start.

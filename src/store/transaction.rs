@@ -15,7 +15,7 @@ use crate::format::record;
 use crate::log::NewRecord;
 use crate::model::table::KeyType;
 use crate::model::{
-    Append, Change, Feature, FeatureId, Offset, PartitionId, Patch, Position, SchemaError, new_id, partition_of,
+    Append, Change, Feature, FeatureId, Offset, PartitionId, Position, SchemaError, new_id, partition_of,
 };
 use crate::query::{Filter, Query, evaluate};
 
@@ -292,11 +292,7 @@ impl TypeWork {
     }
 
     fn patch(&mut self, feature: &Arc<Feature>, changes: &FeatureChanges, overlay: bool) {
-        let patch = Patch {
-            id: feature.id.clone(),
-            geometry: changes.geometry.clone(),
-            properties: changes.properties.iter().map(|(slot, v)| (*slot as u16, v.clone())).collect(),
-        };
+        let patch = changes.patch(feature.id.clone());
         if overlay {
             self.overlay.insert(feature.id.clone(), Some(Arc::new(patch.apply(feature))));
         }

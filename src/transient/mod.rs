@@ -9,6 +9,7 @@
 //! `Persisted` record.
 
 mod by_value;
+mod decisions;
 mod quadtree;
 mod queue;
 mod readers;
@@ -20,11 +21,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::change::set_values;
 use crate::model::{
-    Append, Change, Feature, FeatureId, FeatureType, Offset, PartitionId, Patch, Persisted, Rect, TrackShape, crs::Crs,
+    Append, Change, Expected, Feature, FeatureId, FeatureType, Offset, PartitionId, Patch, Persisted, Rect, TrackShape,
+    crs::Crs,
 };
 use crate::query::{CompareOp, Filter, Operand, evaluate};
 use crate::sabotage::{Safeguard, off};
 use by_value::ByValue;
+pub use decisions::Decision;
+use decisions::Decisions;
 use quadtree::QuadTree;
 use queue::DirtyQueue;
 pub use queue::Step;
@@ -114,6 +118,7 @@ struct Partition {
     /// Reads wait until `applied` is here: base loads may have shown rows of up to this position.
     serve_from: Offset,
     dirty: DirtyQueue,
+    decisions: Decisions,
 }
 
 pub struct TransientIndex {
@@ -150,7 +155,13 @@ impl TransientIndex {
             by_value: indexed.map(|(slot, _)| (slot, ByValue::default())).collect(),
             partitions: start
                 .iter()
-                .map(|o| Partition { applied: *o, changed_through: *o, serve_from: *o, dirty: DirtyQueue::default() })
+                .map(|o| Partition {
+                    applied: *o,
+                    changed_through: *o,
+                    serve_from: *o,
+                    dirty: DirtyQueue::default(),
+                    decisions: Decisions::new(*o),
+                })
                 .collect(),
             track: feature_type.track_shape(),
             generation: 0,
@@ -244,21 +255,54 @@ impl TransientIndex {
         self.step += 1;
         for change in changes {
             match change {
-                Change::Put(feature) => self.set(step, change.id(), Some(feature.clone()), true),
-                Change::Delete(id) if off(Safeguard::Tombstones) => {
-                    if let Some(slot) = self.by_id.get(id) {
-                        self.evict(*slot);
-                    }
-                }
-                Change::Delete(id) => self.set(step, id, None, true),
-                Change::Patch(patch) => self.patch(step, patch, bases),
-                Change::Append(append) => self.append(step, append, bases),
+                Change::If(expected, change) => self.change_if(step, expected, change, bases),
+                change => self.change(step, change, true, bases),
             }
         }
         let partition = &mut self.partitions[step.partition as usize];
         partition.dirty.note_time(step);
         partition.applied = step.offset + 1;
         partition.changed_through = step.offset + 1;
+    }
+
+    /// `unconditional`: a change that is full makes what was there before irrelevant.
+    fn change(&mut self, step: Step, change: &Change, unconditional: bool, bases: &FxHashMap<FeatureId, Known>) {
+        match change {
+            Change::Put(feature) => self.set(step, &feature.id, Some(feature.clone()), unconditional),
+            Change::Delete(id) if off(Safeguard::Tombstones) => {
+                if let Some(slot) = self.by_id.get(id) {
+                    self.evict(*slot);
+                }
+            }
+            Change::Delete(id) => self.set(step, id, None, unconditional),
+            Change::Patch(patch) => self.patch(step, patch, bases),
+            Change::Append(append) => self.append(step, append, bases),
+            Change::If(..) => {}
+        }
+    }
+
+    /// Decides a conditional change, as every instance does that comes to this place of the log: by what this index holds, or
+    /// by a base that is not later. A later base tells that it has been decided elsewhere, and includes the effect.
+    fn change_if(&mut self, step: Step, expected: &Expected, change: &Change, bases: &FxHashMap<FeatureId, Known>) {
+        let now = match (self.get(change.id()), bases.get(change.id())) {
+            (Some(entry), _) => entry.base.is_some().then_some(entry.version),
+            (None, Some(Known::Row(_, version) | Known::Deleted(version))) if *version == step.offset => return,
+            (None, Some(Known::Row(_, version) | Known::Deleted(version))) if *version > step.offset => {
+                return self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Unknown);
+            }
+            (None, Some(Known::Row(_, version))) => Some(*version),
+            (None, _) => None,
+        };
+        if expected.holds(now) {
+            self.change(step, change, false, bases);
+        } else {
+            self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Failed);
+        }
+    }
+
+    /// What became of the conditional change at this offset, which has been applied.
+    pub fn decision(&self, partition: PartitionId, offset: Offset) -> Decision {
+        self.partitions[partition as usize].decisions.of(offset)
     }
 
     /// Takes up what the delegate has refused, as a marker's `except` would have kept it: before anything is applied, in the

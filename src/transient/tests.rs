@@ -231,3 +231,32 @@ fn what_was_refused_is_taken_up_before_the_log_goes_on() {
     index.apply_persisted(0, 7, &Persisted { except: vec!["old".into(), "young".into()], ..marker(7, 7) });
     assert_eq!(index.len(), 2);
 }
+
+#[test]
+fn a_conditional_change_is_decided_by_what_is_there() {
+    let create = |id| Change::If(Expected::Absent, Box::new(ship(id, 1.0, 1)));
+    let replace = |id: &str, version, n| Change::If(Expected::OneOf(vec![version]), Box::new(ship(id, 1.0, n)));
+    let mut index = index_with(&[create("a"), create("a"), replace("a", 0, 2), replace("a", 0, 3)]);
+    let a = index.get("a").unwrap();
+    assert_eq!((a.version, a.feature().unwrap().properties[0].clone()), (2, Value::Int(2)));
+    assert_eq!(a.dirty_since, 0, "whoever begins behind the first could not decide the others");
+    let decisions: Vec<_> = (0..4).map(|offset| index.decision(0, offset)).collect();
+    assert_eq!(decisions, [Decision::Held, Decision::Failed, Decision::Held, Decision::Failed]);
+
+    let Change::Put(row) = ship("row", 1.0, 1) else { panic!() };
+    for (offset, base, expected) in [
+        (10, Known::Row(row.clone(), 5), Decision::Held),
+        (11, Known::Row(row.clone(), 6), Decision::Failed),
+        (12, Known::Deleted(5), Decision::Failed),
+        (13, Known::Nothing, Decision::Failed),
+        (14, Known::Row(row.clone(), 14), Decision::Held),
+        (15, Known::Row(row.clone(), 20), Decision::Unknown),
+    ] {
+        let id = FeatureId::from(format!("b{offset}"));
+        let change = replace(&id, 5, 7);
+        assert_eq!(index.bases_needed([&change].into_iter()), std::slice::from_ref(&id));
+        index.apply(at(offset), &[change], &FxHashMap::from_iter([(id.clone(), base)]));
+        assert_eq!(index.decision(0, offset), expected, "{offset}");
+        assert_eq!(index.get(&id).is_some(), offset == 10, "{offset}");
+    }
+}

@@ -13,7 +13,9 @@ use alluvium::format::record;
 use alluvium::log::embedded::EmbeddedLog;
 use alluvium::log::memory::MemoryLog;
 use alluvium::log::{FeatureLog, NewRecord};
-use alluvium::model::{Change, Feature, FeatureType, Geometry, Offset, Position, Record, Rect, Run, Value, Watermark};
+use alluvium::model::{
+    Change, Expected, Feature, FeatureType, Geometry, Offset, Position, Record, Rect, Run, Value, Watermark,
+};
 use alluvium::query::{CompareOp, Cursor, Filter, Operand, Query, SortKey, TierChoice};
 use alluvium::store::{
     Action, ActionKind, CatalogueError, Existing, FeatureChanges, Item, Parts, Settings, Store, Tier, Transaction,
@@ -72,6 +74,7 @@ on_each_stack! {
     a_large_transaction_is_one,
     large_transactions_that_mingle_are_each_whole,
     what_the_delegate_refuses_stays_in_the_index,
+    the_log_decides_conditional_changes,
 }
 
 /// What the instances of a test share.
@@ -516,4 +519,69 @@ async fn what_the_delegate_refuses_stays_in_the_index(world: World) {
     assert!(matches!(persisting, Persisting::Committed { refused } if refused.len() == 1));
     until("mended", || async { count(&store, &ft, Filter::All, TierChoice::Transient).await == 1 }).await;
     assert_eq!(ids(&store, query(&ft, Filter::All)).await, ["fine", "nameless"]);
+}
+
+async fn the_log_decides_conditional_changes(world: World) {
+    let (one, two) = (world.instance("one").await, world.instance("two").await);
+    let ft = one.create_feature_type(ships(0.3)).await.unwrap();
+    until("known", || async { two.feature_type(&ft.name).is_some() }).await;
+    let put = |id: &str, speed| {
+        let properties = vec![Value::String("Ada".into()), Value::Number(speed)];
+        Change::Put(Arc::new(Feature { properties, ..ship(id, 1.0, "") }))
+    };
+    let write_if = |store: &Arc<Store>, expected, change| {
+        let (store, name) = (store.clone(), ft.name.clone());
+        async move { store.write_if(&name, expected, change).await }
+    };
+    let held = |outcome: Result<Written, WriteError>| match outcome {
+        Ok(_) => true,
+        Err(WriteError::NotAsExpected { .. }) => false,
+        Err(e) => panic!("{e}"),
+    };
+    for n in 0..20 {
+        let id = format!("s{n}");
+        let (a, b) = tokio::join!(
+            write_if(&one, Expected::Absent, put(&id, 1.0)),
+            write_if(&two, Expected::Absent, put(&id, 2.0))
+        );
+        let (a, b) = (held(a), held(b));
+        assert!(a != b, "one of two creates it: {a} {b}");
+        let now = one.get(&ft.name, &id, &Position::default()).await.unwrap();
+        assert!(b || now.unwrap().0.feature.properties[1] == Value::Number(1.0));
+    }
+    // Two writers count together, in and out of the index, and none takes the other's step back.
+    let count_up = |store: Arc<Store>| {
+        let (name, write_if) = (ft.name.clone(), &write_if);
+        async move {
+            let mut done = 0;
+            while done < 25 {
+                let (item, _) = store.get(&name, "s0", &Position::default()).await.unwrap().unwrap();
+                let Value::Number(speed) = item.feature.properties[1] else { panic!() };
+                let next = put("s0", speed + 1.0);
+                done += u32::from(held(write_if(&store, Expected::OneOf(vec![item.version]), next).await));
+                tokio::time::sleep(Duration::from_millis(if done % 10 == 0 { 600 } else { 1 })).await;
+            }
+        }
+    };
+    let first = items(&one, query(&ft, by_id("s0"))).await.remove(0);
+    tokio::join!(count_up(one.clone()), count_up(two.clone()));
+    all_aged(&one, &ft).await;
+    let last = items(&one, query(&ft, by_id("s0"))).await.remove(0);
+    let (Value::Number(from), Value::Number(to)) = (&first.feature.properties[1], &last.feature.properties[1]) else {
+        panic!()
+    };
+    assert_eq!(to - from, 50.0);
+    // A version is the same after the sweep.
+    assert_eq!(last.tier, Tier::Persistent);
+    assert!(!held(write_if(&two, Expected::OneOf(vec![first.version]), put("s0", 0.0)).await));
+    assert_eq!(
+        items(&one, query(&ft, by_id("s0"))).await,
+        std::slice::from_ref(&last),
+        "what does not hold does nothing"
+    );
+    assert!(held(
+        write_if(&two, Expected::OneOf(vec![first.version, last.version]), Change::Delete("s0".into())).await
+    ));
+    assert!(!held(write_if(&one, Expected::Present, put("s0", 0.0)).await));
+    assert!(held(write_if(&one, Expected::Absent, put("s0", 0.0)).await));
 }

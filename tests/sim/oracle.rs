@@ -41,7 +41,7 @@ impl History {
                     Change::Put(f) => {
                         state.insert(id, ((**f).clone(), *offset));
                     }
-                    Change::Append(_) => unreachable!("no client of the simulation appends yet"),
+                    Change::Append(_) | Change::If(..) => unreachable!("no client of the simulation does so yet"),
                     Change::Delete(_) => {
                         state.remove(&id);
                     }

@@ -262,6 +262,13 @@ pub fn etag(ft: &FeatureType, item: &Item, crs: &CrsRef) -> Option<String> {
     (item.version > 0 || item.tier == Tier::Transient).then(|| version_tag(ft, item.version, crs))
 }
 
+/// The version of an entity tag of ours, whatever the CRS; weak ones count as the same, since proxies weaken them.
+pub fn version_of(ft: &FeatureType, tag: &str) -> Option<Offset> {
+    let tag = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
+    let mut parts = tag.strip_prefix(&*ft.incarnation)?.strip_prefix('-')?.split('-');
+    parts.next()?.parse().ok()
+}
+
 /// The entity tag of a version that is known.
 pub fn version_tag(ft: &FeatureType, version: Offset, crs: &CrsRef) -> String {
     let in_crs = if crs.crs.epsg() == 4326 && !crs.swap { String::new() } else { format!("-{}", crs.crs.epsg()) };

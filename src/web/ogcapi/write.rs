@@ -10,19 +10,19 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::items::{etag, no_item, version_tag};
+use super::items::{no_item, version_of, version_tag};
 use super::params::{crs_of, not_offered};
 use super::{JSON, allow, bulk, may_write};
 use crate::format::geojson::{FeatureReader, ParseError, Unknown};
 use crate::model::crs::CrsRef;
 use crate::model::position::partition_of;
-use crate::model::{Feature, FeatureId, FeatureType, check_id, no_id};
+use crate::model::{Change, Expected, Feature, FeatureId, FeatureType, Offset, check_id, no_id};
 use crate::query::Filter;
 use crate::store::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError, Written};
 use crate::web::access::{Caller, Role};
 use crate::web::problem::{Problem, Result};
 use crate::web::request::{AtLeast, BaseUrl, Params, Path, encoded, position_header, text, whole_body};
-use crate::web::{Web, assets, metrics};
+use crate::web::{Web, metrics};
 
 const GEOJSON_TYPES: &[&str] = &["application/geo+json", "application/json", "application/vnd.geo+json"];
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -50,9 +50,13 @@ pub async fn create(
     let body = whole_body(body, web.server.max_body_bytes, web.server.idle_timeout).await?;
     let (type_of_body, crs_of_body) = (ft.clone(), crs.clone());
     let parsed = off_thread(body.len(), move || parse_features(&type_of_body, &crs_of_body, &body)).await?;
-    let existing = if parsed.named { Existing::Refuse } else { Existing::Replace };
     let count = parsed.features.len();
-    let written = insert(&web, &collection, parsed.features, existing).await?;
+    let written = if parsed.single && parsed.named {
+        create_one(&web, &collection, parsed.features).await?
+    } else {
+        let existing = if parsed.named { Existing::Refuse } else { Existing::Replace };
+        insert(&web, &collection, parsed.features, existing).await?
+    };
     metrics::written(&collection, "insert", count);
     let ids = &written.ids[0];
     let status = if written.applied { StatusCode::CREATED } else { StatusCode::ACCEPTED };
@@ -72,12 +76,12 @@ pub async fn create(
     }
 }
 
-/// `PUT /collections/{collection}/items/{id}`: creates or replaces, without a look-up. `If-None-Match: *` only creates.
+/// `PUT /collections/{collection}/items/{id}`: creates or replaces, without a look-up. `If-None-Match: *` only creates, `If-Match`
+/// only replaces.
 pub async fn replace(
     State(web): State<Arc<Web>>,
     Path((collection, id)): Path<(String, String)>,
     caller: Caller,
-    AtLeast(at_least): AtLeast,
     params: Params,
     headers: HeaderMap,
     body: Body,
@@ -89,20 +93,13 @@ pub async fn replace(
     if !media_type.is_empty() && !GEOJSON_TYPES.contains(&media_type.as_str()) {
         return Err(unsupported(&media_type, header::ACCEPT, &GEOJSON_TYPES[..2].join(", ")));
     }
-    let create_only = match text(&headers, "if-none-match") {
-        None => false,
-        Some("*") => true,
-        Some(_) => return Err(Problem::bad_request("If-None-Match: only '*' has a meaning here")),
-    };
-    check_if_match(&web, &ft, &id, &headers, &at_least).await?;
+    let expected = expected(&ft, &headers)?;
     let body = whole_body(body, web.server.max_body_bytes, web.server.idle_timeout).await?;
     let parsed = FeatureReader::new(&ft, Some(&crs), Unknown::Refuse).feature(&body)?;
-    let existing = if create_only { Existing::Refuse } else { Existing::Replace };
-    let written = match insert(&web, &collection, vec![parsed.into_feature(id)], existing).await {
-        Err(WriteError::Exists { .. }) => {
-            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "there is such a feature already"));
-        }
-        written => written?,
+    let feature = parsed.into_feature(id);
+    let written = match expected {
+        None => insert(&web, &collection, vec![feature], Existing::Replace).await?,
+        Some(expected) => web.store.write_if(&collection, expected, Change::Put(Arc::new(feature))).await?,
     };
     metrics::written(&collection, "replace", 1);
     Ok(done(no_content(&written), &written, []))
@@ -126,15 +123,20 @@ pub async fn update(
     if !(media_type.is_empty() || media_type == MERGE_PATCH || GEOJSON_TYPES.contains(&media_type.as_str())) {
         return Err(unsupported(&media_type, HeaderName::from_static("accept-patch"), MERGE_PATCH));
     }
-    check_if_match(&web, &ft, &id, &headers, &at_least).await?;
+    let expected = expected(&ft, &headers)?;
     let body = whole_body(body, web.server.max_body_bytes, web.server.idle_timeout).await?;
     let changes = FeatureReader::new(&ft, Some(&crs), Unknown::Refuse).changes(&body)?;
     if changes.id.is_some_and(|other| other != id) {
         return Err(Problem::at("/id", "a feature's id cannot be changed"));
     }
     let changes = FeatureChanges { geometry: changes.geometry, properties: changes.properties };
-    let kind = ActionKind::Update { filter: Filter::ids([id.clone()]), changes };
-    let written = web.store.write(one_action(&collection, kind, at_least)).await?;
+    let written = match expected {
+        None => {
+            let kind = ActionKind::Update { filter: Filter::ids([id.clone()]), changes };
+            web.store.write(one_action(&collection, kind, at_least)).await?
+        }
+        Some(expected) => web.store.write_if(&collection, expected, Change::Patch(changes.patch(id.clone()))).await?,
+    };
     found(&written, &collection, &id)?;
     metrics::written(&collection, "update", 1);
     let mut response = done(no_content(&written), &written, []);
@@ -153,9 +155,13 @@ pub async fn remove(
 ) -> Result<Response> {
     let ft = writable(&web, &caller, &collection, &params)?;
     let id = path_id(&id)?;
-    check_if_match(&web, &ft, &id, &headers, &at_least).await?;
-    let kind = ActionKind::Delete { filter: Filter::ids([id.clone()]) };
-    let written = web.store.write(one_action(&collection, kind, at_least)).await?;
+    let written = match expected(&ft, &headers)? {
+        None => {
+            let kind = ActionKind::Delete { filter: Filter::ids([id.clone()]) };
+            web.store.write(one_action(&collection, kind, at_least)).await?
+        }
+        Some(expected) => web.store.write_if(&collection, expected, Change::Delete(id.clone())).await?,
+    };
     found(&written, &collection, &id)?;
     metrics::written(&collection, "delete", 1);
     Ok(done(no_content(&written), &written, []))
@@ -218,24 +224,24 @@ pub fn unsupported(media_type: &str, header: HeaderName, offered: &str) -> Probl
     }
 }
 
-/// `If-Match`: 412 unless the feature is there and has one of these versions. A look before the write: another client may
-/// come in between, so the conformance class of optimistic locking is not claimed.
-async fn check_if_match(
-    web: &Web,
-    ft: &FeatureType,
-    id: &FeatureId,
-    headers: &HeaderMap,
-    at_least: &crate::model::Position,
-) -> Result<()> {
-    let Some(tags) = text(headers, "if-match") else { return Ok(()) };
-    let now = web.store.get(&ft.name, id, at_least).await?;
-    let holds = now.is_some_and(|(item, _)| {
-        tags.trim() == "*" || etag(ft, &item, &CrsRef::crs84()).is_some_and(|etag| assets::matches(tags, &etag))
-    });
-    if holds {
-        return Ok(());
+/// What `If-Match` or `If-None-Match` expect of the feature (RFC 9110, 13.1). The log decides whether it holds, and no other writer
+/// comes in between.
+fn expected(ft: &FeatureType, headers: &HeaderMap) -> Result<Option<Expected>> {
+    match (text(headers, "if-match"), text(headers, "if-none-match")) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(Problem::bad_request("If-Match and If-None-Match: one of them, not both")),
+        (None, Some("*")) => Ok(Some(Expected::Absent)),
+        (None, Some(_)) => Err(Problem::bad_request("If-None-Match: only '*' has a meaning here")),
+        (Some(tags), None) if tags.trim() == "*" => Ok(Some(Expected::Present)),
+        (Some(tags), None) => {
+            let versions: Vec<Offset> = tags.split(',').filter_map(|tag| version_of(ft, tag.trim())).collect();
+            if versions.is_empty() {
+                let why = "If-Match names no version that this feature type has ever had";
+                return Err(Problem::new(StatusCode::PRECONDITION_FAILED, why));
+            }
+            Ok(Some(Expected::OneOf(versions)))
+        }
     }
-    Err(Problem::new(StatusCode::PRECONDITION_FAILED, "the feature is not, or no longer, in the version of If-Match"))
 }
 
 /// What a body of GeoJSON holds.
@@ -283,6 +289,17 @@ where
         Ok(result) => Ok(result?),
         Err(_) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of the server's")),
     }
+}
+
+/// Creates the one feature unless there is one of its id.
+async fn create_one(web: &Web, collection: &str, features: Vec<Feature>) -> std::result::Result<Written, WriteError> {
+    let Some(feature) = features.into_iter().next() else { return Ok(Written::default()) };
+    let id = feature.id.clone();
+    let put = Change::Put(Arc::new(feature));
+    web.store.write_if(collection, Expected::Absent, put).await.map_err(|e| match e {
+        WriteError::NotAsExpected { feature_type, .. } => WriteError::Exists { feature_type, id },
+        e => e,
+    })
 }
 
 async fn insert(

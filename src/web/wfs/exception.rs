@@ -193,6 +193,10 @@ impl From<WriteError> for Exception {
             WriteError::Exists { .. } => {
                 Exception::new(Code::InvalidValue, "gml:id", text).with_status(StatusCode::CONFLICT)
             }
+            // WFS has no way to say what is expected.
+            WriteError::NotAsExpected { .. } => {
+                Exception::new(Code::NoApplicableCode, "", text).with_status(StatusCode::CONFLICT)
+            }
             WriteError::Unavailable(_) => Exception::unavailable(text),
             // Not 503, which clients and proxies take for leave to send again as it is.
             WriteError::OutcomeUnknown(_) => {
