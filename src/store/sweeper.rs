@@ -182,8 +182,8 @@ impl Sweeper {
     }
 
     async fn append_marker(&self, watermark: Watermark, except: Vec<FeatureId>) -> Result<(), SweepError> {
-        let marker =
-            Persisted { durable_through: watermark.durable_through, evict_through: watermark.evict_through, except };
+        let Watermark { durable_through, evict_through, as_of } = watermark;
+        let marker = Persisted { durable_through, evict_through, as_of, except };
         let record = NewRecord {
             log: self.state.log_name.clone(),
             partition: self.partition,

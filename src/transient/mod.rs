@@ -387,11 +387,11 @@ impl TransientIndex {
         p.applied = p.applied.max(next);
     }
 
-    /// Applies a sweeper's marker: evicts what was last changed before `evict_through`, and what stays is dirty since
-    /// `durable_through` at the earliest.
+    /// Applies a sweeper's marker: evicts what was last changed before `evict_through`; what stays is persisted as of the marker's
+    /// `as_of`, and comes up again when that has aged.
     pub fn apply_persisted(&mut self, partition: PartitionId, offset: Offset, marker: &Persisted) {
         self.step += 1;
-        let mut stay = Vec::new();
+        let (mut refused, mut persisted) = (Vec::new(), Vec::new());
         while let Some((dirty_since, slot)) =
             self.partitions[partition as usize].dirty.pop_before(marker.durable_through)
         {
@@ -400,17 +400,17 @@ impl TransientIndex {
                 continue;
             }
             if marker.except.contains(&entry.id) {
-                stay.push((dirty_since, slot));
+                refused.push((dirty_since, slot));
             } else if entry.version < marker.evict_through {
                 self.evict(slot);
             } else {
-                entry.dirty_since = marker.durable_through;
-                stay.push((marker.durable_through, slot));
+                entry.dirty_since = marker.as_of;
+                persisted.push(slot);
             }
         }
-        stay.sort_by_key(|(dirty_since, _)| *dirty_since);
         let p = &mut self.partitions[partition as usize];
-        p.dirty.put_back(stay);
+        p.dirty.insert(marker.as_of, persisted);
+        p.dirty.put_back(refused);
         p.applied = p.applied.max(offset + 1);
     }
 

@@ -42,6 +42,13 @@ impl DirtyQueue {
         self.queue.pop_front_if(|(dirty_since, _)| *dirty_since < bound)
     }
 
+    /// Takes up slots that are dirty since the same offset, at their place.
+    pub fn insert(&mut self, dirty_since: Offset, slots: Vec<u32>) {
+        let behind = self.queue.split_off(self.queue.partition_point(|(d, _)| *d < dirty_since));
+        self.queue.extend(slots.into_iter().map(|slot| (dirty_since, slot)));
+        self.queue.extend(behind);
+    }
+
     /// Puts places back to the front; they are in order and none is dirty since after the present front.
     pub fn put_back(&mut self, places: Vec<(Offset, u32)>) {
         places.into_iter().rev().for_each(|place| self.queue.push_front(place));

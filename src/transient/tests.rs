@@ -41,7 +41,7 @@ fn limits(expired_s: i64) -> AgeLimits {
 }
 
 fn marker(durable_through: Offset, evict_through: Offset) -> Persisted {
-    Persisted { durable_through, evict_through, except: Vec::new() }
+    Persisted { durable_through, evict_through, as_of: durable_through, except: Vec::new() }
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_reader_goes_on_hiding_what_was_there_when_it_began() {
 #[test]
 fn what_the_delegate_refused_stays() {
     let mut index = index_with(&[ship("a", 1.0, 1), ship("b", 1.0, 1)]);
-    index.apply_persisted(0, 2, &Persisted { durable_through: 2, evict_through: 2, except: vec!["a".into()] });
+    index.apply_persisted(0, 2, &Persisted { except: vec!["a".into()], ..marker(2, 2) });
     assert!(index.get("a").is_some() && index.get("b").is_none());
 }
 
@@ -259,4 +259,23 @@ fn a_conditional_change_is_decided_by_what_is_there() {
         assert_eq!(index.decision(0, offset), expected, "{offset}");
         assert_eq!(index.get(&id).is_some(), offset == 10, "{offset}");
     }
+}
+
+#[test]
+fn what_is_persisted_while_it_grows_comes_up_again_when_that_has_aged() {
+    let changes: Vec<Change> = std::iter::once(ship("a", 1.0, 0)).chain((1..10).map(|n| set_n("a", n))).collect();
+    let mut index = index_with(&changes);
+    let aged = index.aged(0, limits(5)).unwrap();
+    assert_eq!((aged.entries.len(), aged.durable_through), (1, 5));
+    index.apply_persisted(0, 10, &Persisted { as_of: 10, ..marker(5, 5) });
+    index.apply(at(11), &[set_n("a", 11)], &FxHashMap::default());
+    index.apply(at(12), &[ship("b", 1.0, 1)], &FxHashMap::default());
+    for expired_s in 5..10 {
+        assert!(index.aged(0, limits(expired_s)).is_none(), "it is in the delegate as of 10, and its change is young");
+    }
+    let aged = index.aged(0, limits(12)).unwrap();
+    assert_eq!((aged.entries[0].version, aged.entries.len(), aged.durable_through), (11, 1, 12));
+    index.apply_persisted(0, 13, &Persisted { as_of: 13, ..marker(12, 12) });
+    assert!(index.get("a").is_none());
+    assert_eq!(index.aged(0, limits(20)).unwrap().entries.len(), 1, "b has kept its place");
 }
