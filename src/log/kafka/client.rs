@@ -1,10 +1,12 @@
 //! How every client of the broker is set up, what it says, and what became of a record that was sent.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
+use parking_lot::Mutex;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -17,6 +19,8 @@ use crate::model::Offset;
 
 /// Every request is answered within this time, or has failed.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a client that fails is told its brokers again.
+const REMIND: Duration = Duration::from_secs(10);
 /// The largest record batch that a topic takes.
 pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// How the whole of a topic's records fits into that, with keys and headers.
@@ -106,6 +110,19 @@ impl KafkaSettings {
             .set("queued.max.messages.kbytes", "16384");
         config
     }
+
+    /// Tells a client that has failed its brokers again. librdkafka forgets all of them when one that is about to stop says that
+    /// there are none, and then never asks anybody any more (its issue 5301): every call fails, and readers wait for ever.
+    #[allow(unsafe_code)]
+    pub fn remind(&self, client: &Client<Context>) {
+        if !client.context().is_to_be_reminded() {
+            return;
+        }
+        // Settings with a NUL have not come so far.
+        let Ok(brokers) = CString::new(self.brokers.as_str()) else { return };
+        // SAFETY: both pointers live for as long as the call, which copies the text, and may come from any thread.
+        unsafe { rdkafka::bindings::rd_kafka_brokers_add(client.native_ptr(), brokers.as_ptr()) };
+    }
 }
 
 /// Turns what librdkafka says into events of ours, and into no more of them than are of use.
@@ -114,11 +131,22 @@ pub struct Context {
     /// For clients of which there are many: the others tell the same.
     quiet: bool,
     unreachable: AtomicBool,
+    reminded: Mutex<Option<Instant>>,
 }
 
 impl Context {
     pub fn quiet() -> Context {
         Context { quiet: true, ..Context::default() }
+    }
+
+    /// True once in a while, since the client keeps all that it is told.
+    fn is_to_be_reminded(&self) -> bool {
+        let mut reminded = self.reminded.lock();
+        let due = reminded.is_none_or(|at| at.elapsed() >= REMIND);
+        if due {
+            *reminded = Some(Instant::now());
+        }
+        due
     }
 
     /// The broker answered.

@@ -84,8 +84,9 @@ impl KafkaLog {
     ) -> Result<T, KafkaError> {
         let admin = self.admin.clone();
         let answer = blocking(move || question(admin.inner())).await.map_err(|_| KafkaError::Canceled)?;
-        if answer.is_ok() {
-            self.admin.inner().context().reached();
+        match &answer {
+            Ok(_) => self.admin.inner().context().reached(),
+            Err(_) => self.settings.remind(self.admin.inner()),
         }
         answer
     }
@@ -188,6 +189,9 @@ impl KafkaLog {
             offset
         };
         let outcome = offset.await.unwrap_or_else(|_| Err(LogError::OutcomeUnknown("the client ended".to_owned())));
+        if outcome.is_err() {
+            self.settings.remind(producer.client());
+        }
         if outcome.is_err() && producer.client().fatal_error().is_some() {
             let mut current = self.producer.lock();
             if Arc::ptr_eq(&current, &producer) {

@@ -6,8 +6,8 @@
 //! Invariant: `next` is the consumer's own position. It counts the markers that end transactions and what was aborted, which
 //! are offsets without a record, so it reaches every end that `range` tells.
 //!
-//! The client is not trusted to come back by itself: after a restart of the broker it was seen to read nothing any more, for
-//! good and without an error. A tail that stays behind what can be read fails, and its owner begins a new one.
+//! The client is not trusted to come back by itself (see [`KafkaSettings::remind`]). A tail that stays behind what can be read
+//! fails, and its owner begins a new one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,16 +53,9 @@ pub fn start(
     assignment.add_partition_offset(&topic, partition as i32, KafkaOffset::Offset(from as i64)).map_err(unavailable)?;
     consumer.assign(&assignment).map_err(unavailable)?;
     let (sender, batches) = mpsc::channel(READ_AHEAD);
-    let reader = Reader {
-        log: log.to_owned(),
-        topic,
-        partition,
-        consumer,
-        next: from,
-        failure: None,
-        looked: Instant::now(),
-        behind: None,
-    };
+    let (settings, log) = (settings.clone(), log.to_owned());
+    let (looked, behind, failure) = (Instant::now(), None, None);
+    let reader = Reader { settings, log, topic, partition, consumer, next: from, failure, looked, behind };
     std::thread::Builder::new()
         .name("kafka-tail".to_owned())
         .spawn(move || reader.run(&sender))
@@ -82,6 +75,7 @@ impl LogTail for KafkaTail {
 }
 
 struct Reader {
+    settings: KafkaSettings,
     log: String,
     topic: Arc<str>,
     partition: PartitionId,
@@ -143,12 +137,16 @@ impl Reader {
         }
         self.looked = Instant::now();
         // The end for readers of what is committed: an open transaction is none of ours.
-        let end =
-            self.consumer.fetch_watermarks(&self.topic, self.partition as i32, LOOK).map(|(_, end)| end as Offset);
-        match end {
-            Ok(end) if end > self.next => self.behind.get_or_insert_with(Instant::now).elapsed() >= STUCK,
-            _ => {
+        match self.consumer.fetch_watermarks(&self.topic, self.partition as i32, LOOK) {
+            Ok((_, end)) if end as Offset > self.next => {
+                self.behind.get_or_insert_with(Instant::now).elapsed() >= STUCK
+            }
+            Ok(_) => {
                 self.behind = None;
+                false
+            }
+            Err(_) => {
+                self.settings.remind(self.consumer.client());
                 false
             }
         }

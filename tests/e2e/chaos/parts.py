@@ -149,7 +149,7 @@ class Cluster:
         take = iter(ports[4:]).__next__
         # The broker's own listener for each server, and the port of the link that leads there.
         kafka = {name: (take(), take()) for name in names}
-        stack_dir = pathlib.Path(os.environ.get("CHAOS_STACK_DIR") or ROOT / "target/chaos-stack")
+        stack_dir = ROOT / f"target/{self._directory.name}-stack"
         self._stack = {
             **os.environ,
             "STACK_DIR": str(stack_dir),
