@@ -349,6 +349,24 @@ fn declaration() -> Value {
                 },
             },
             "track_of": { "type": "string", "description": "The collection of points whose positions the tracks are made of" },
+            "table": {
+                "type": "object",
+                "description": "The table or view of PostGIS that was there before; alluvium import-table prints this",
+                "required": ["name", "key"],
+                "properties": {
+                    "schema": { "type": "string", "default": "public" },
+                    "name": { "type": "string" },
+                    "key": { "type": "string", "description": "The column of ids" },
+                    "key_type": { "type": "string", "enum": ["text", "integer", "uuid"], "default": "text" },
+                    "geometry": { "type": "string", "description": "The column of geometries", "default": "geom" },
+                    "columns": {
+                        "type": "object",
+                        "description": "Columns of other names than their properties, by property",
+                        "additionalProperties": { "type": "string" },
+                    },
+                    "read_only": { "type": "boolean", "default": false },
+                },
+            },
         },
     })
 }

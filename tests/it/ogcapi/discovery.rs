@@ -118,6 +118,13 @@ async fn the_definition_is_sound() {
             }
         }
     }
+    // The refusal of an unknown key lists those there are.
+    let refused = server.post("/collections", &json!({ "nonsense": 1 })).await.expect(400).json();
+    let keys = refused["detail"].as_str().unwrap().split_once("there are ").unwrap().1.to_owned();
+    let declared = &api["components"]["schemas"]["declaration"]["properties"];
+    for key in keys.split(", ").filter(|key| !["name", "incarnation", "schema_version"].contains(key)) {
+        assert!(declared[key].is_object(), "{key} is not in the definition");
+    }
     server.app.shutdown().await;
 }
 
