@@ -1,11 +1,10 @@
 //! Features as GML 3.2.
 
 use super::{APP, gml_id};
-use crate::format::xml;
+use crate::format::{json, xml};
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::feature_type::GEOMETRY;
 use crate::model::geometry::{Coord, Reader};
-use crate::model::value::{format_date, format_instant};
 use crate::model::{Dimension, Feature, FeatureType, Geometry, GeometryError, GeometryKind, Value};
 
 /// What of a feature is written.
@@ -72,7 +71,7 @@ impl FeatureWriter {
             for part in ["<", APP, ":", GEOMETRY, ">"] {
                 out.extend_from_slice(part.as_bytes());
             }
-            let written = self.geometry(out, feature).inspect_err(|_| out.truncate(begin))?;
+            let written = self.geometry_of(out, feature, &id).inspect_err(|_| out.truncate(begin))?;
             if written {
                 for part in ["</", APP, ":", GEOMETRY, ">"] {
                     out.extend_from_slice(part.as_bytes());
@@ -97,6 +96,11 @@ impl FeatureWriter {
 
     /// The geometry element alone; false, and nothing written, when there is none that GML can say.
     pub fn geometry(&self, out: &mut Vec<u8>, feature: &Feature) -> Result<bool, GeometryError> {
+        self.geometry_of(out, feature, &gml_id(&self.type_name, &feature.id))
+    }
+
+    /// `id` is the feature's `gml:id`.
+    fn geometry_of(&self, out: &mut Vec<u8>, feature: &Feature, id: &str) -> Result<bool, GeometryError> {
         let Some(geometry) = &feature.geometry else { return Ok(false) };
         let moved;
         let geometry = match &self.transform {
@@ -106,7 +110,7 @@ impl FeatureWriter {
                 &moved
             }
         };
-        Ok(write_geometry(out, geometry, &gml_id(&self.type_name, &feature.id), &self.srs_name, self.swap))
+        Ok(write_geometry(out, geometry, id, &self.srs_name, self.swap))
     }
 }
 
@@ -124,8 +128,8 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value) {
         Value::Int(n) => out.extend_from_slice(itoa::Buffer::new().format(*n).as_bytes()),
         Value::Number(n) => write_number(out, *n),
         Value::String(s) | Value::Json(s) => xml::text(out, s),
-        Value::Date(days) => out.extend_from_slice(format_date(*days).as_bytes()),
-        Value::DateTime(micros) => out.extend_from_slice(format_instant(*micros).as_bytes()),
+        Value::Date(days) => json::date(out, *days),
+        Value::DateTime(micros) => json::instant(out, *micros),
         Value::Uuid(bytes) => {
             let mut buffer = uuid::Uuid::encode_buffer();
             out.extend_from_slice(uuid::Uuid::from_bytes(*bytes).as_hyphenated().encode_lower(&mut buffer).as_bytes());
