@@ -83,7 +83,8 @@ impl KafkaSettings {
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            .set("linger.ms", "0")
+            // Writes that come at about the same time share a batch. Not 1 or 2: librdkafka spins for the last millisecond.
+            .set("linger.ms", "3")
             .set("request.timeout.ms", "5000")
             .set("message.timeout.ms", PATIENCE.as_millis().to_string());
         config
