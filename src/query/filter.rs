@@ -180,6 +180,16 @@ impl Filter {
         Filter::Ids(Arc::new(ids.into_iter().collect()))
     }
 
+    /// The boxes that must be met, and what else must hold: together they say what the filter says.
+    pub fn boxes_and_rest(&self) -> (Vec<Rect>, Vec<&Filter>) {
+        let all = match self {
+            Filter::And(all) => all.as_slice(),
+            other => std::slice::from_ref(other),
+        };
+        let as_box = |f: &Filter| if let Filter::Bbox(r) = f { Some(*r) } else { None };
+        (all.iter().filter_map(as_box).collect(), all.iter().filter(|f| as_box(f).is_none()).collect())
+    }
+
     /// The ids to which this filter restricts its answer, where it does.
     pub fn id_set(&self) -> Option<&Arc<IdSet>> {
         match self {

@@ -498,13 +498,16 @@ impl TransientIndex {
     /// What matches, in no particular order. Uses the best index that the filter allows.
     pub fn select(&self, filter: &Filter) -> Vec<Match> {
         let mut matches = Vec::new();
-        // Most of what a box alone finds lies in it whole: then the geometry need not be looked at.
-        let lies_inside =
-            |bounds: &Option<Rect>| matches!((filter, bounds), (Filter::Bbox(r), Some(b)) if r.contains(b));
+        let (boxes, rest) = filter.boxes_and_rest();
+        // Most of what a box finds lies in it whole: then the geometry need not be looked at.
+        let selects = |entry: &Entry, feature: &Feature| match &entry.bounds {
+            Some(b) if boxes.iter().all(|r| r.contains(b)) => rest.iter().all(|f| evaluate::matches(f, feature)),
+            _ => evaluate::matches(filter, feature),
+        };
         let mut check = |slot: u32| {
             if let Some(entry) = &self.slots[slot as usize]
                 && let Some(feature) = entry.feature()
-                && (lies_inside(&entry.bounds) || evaluate::matches(filter, &feature))
+                && selects(entry, &feature)
             {
                 matches.push(Match { feature, version: entry.version });
             }
