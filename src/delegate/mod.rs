@@ -101,6 +101,8 @@ pub struct Scan {
     pub after: Option<Cursor>,
     /// The caller will hardly take more than this; a hint that lets the delegate choose a plan. Not a limit.
     pub expected_rows: Option<u64>,
+    /// The caller reads to the end, or has no more use for the snapshot: it need not survive a scan that is broken off.
+    pub to_end: bool,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -92,6 +92,7 @@ pub async fn read(
         query,
         state,
         moment,
+        again: false,
         items: None,
     })
 }
@@ -106,6 +107,8 @@ pub struct Reading {
     moment: Moment,
     /// How many features of the index match, on whatever page.
     matched_here: u64,
+    /// They begin anew, after the count: now they are read to the end.
+    again: bool,
     /// `None`: not begun.
     items: Option<Items>,
 }
@@ -185,10 +188,10 @@ impl Reading {
     }
 
     /// How many features match the filter in the query's tier, exactly, whatever the page; `None` past the budget. The items
-    /// begin anew.
+    /// begin anew, but only once: not to be asked when some have been read since.
     pub async fn count(&mut self, budget: Option<Duration>) -> Result<Option<u64>, ReadError> {
         // The delegate's snapshot has one scan at a time.
-        self.items = None;
+        self.again = self.items.take().is_some();
         within(budget, self.count_all()).await
     }
 
@@ -220,6 +223,7 @@ impl Reading {
                     order: ordered.then(|| query.sort.clone()),
                     after: query.after.clone(),
                     expected_rows: query.limit.map(|_| end),
+                    to_end: self.again,
                 };
                 Some(snapshot.scan(scan).await?)
             }
@@ -312,7 +316,7 @@ async fn count_rows(
     filter: Filter,
     counts: impl Fn(&Row) -> bool,
 ) -> Result<u64, ReadError> {
-    let mut rows = snapshot.scan(Scan { filter: filter.clone(), ..Scan::default() }).await?;
+    let mut rows = snapshot.scan(Scan { filter: filter.clone(), to_end: true, ..Scan::default() }).await?;
     let mut n = 0;
     while let Some(batch) = rows.next().await {
         n += batch?.iter().filter(|row| counts(row) && evaluate::matches(&filter, &row.feature)).count() as u64;

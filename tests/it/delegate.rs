@@ -99,8 +99,19 @@ pub async fn drain(mut rows: Rows) -> Vec<Row> {
     all
 }
 
+/// The rows, which are the same whether a page of them is expected or all are read to the end.
 pub async fn scan(snapshot: &mut Box<dyn Snapshot>, scan: Scan) -> Vec<Row> {
-    drain(snapshot.scan(scan).await.unwrap()).await
+    let page = Scan { expected_rows: Some(10), ..scan.clone() };
+    let mut paged = drain(snapshot.scan(page).await.unwrap()).await;
+    let any_order = scan.order.is_none();
+    let mut all = drain(snapshot.scan(Scan { to_end: true, ..scan }).await.unwrap()).await;
+    if any_order {
+        for rows in [&mut paged, &mut all] {
+            rows.sort_by(|a, b| a.feature.id.cmp(&b.feature.id));
+        }
+    }
+    assert_eq!(paged, all);
+    all
 }
 
 fn ids(rows: &[Row]) -> Vec<&str> {
@@ -590,7 +601,8 @@ async fn a_dropped_stream_frees_what_it_held(s: &Subject) {
     persist(d, &ships, (0..5000).map(|i| put(ship(&format!("s{i:04}"), 1.0, "x"), 1)).collect()).await;
     for i in 0..200 {
         let mut snapshot = d.snapshot(&ships).await.unwrap();
-        let mut rows = snapshot.scan(Scan::default()).await.unwrap();
+        let to_end = i % 3 == 0;
+        let mut rows = snapshot.scan(Scan { to_end, ..Scan::default() }).await.unwrap();
         if i % 2 == 0 {
             rows.next().await.unwrap().unwrap();
         }

@@ -147,28 +147,35 @@ async fn postgis_refused_features_are_kept_whole_until_mended() {
 #[tokio::test]
 async fn postgis_comes_back_after_its_connections_are_cut() {
     let Some((database, d, ships)) = with_ships().await else { return };
-    persist(&d, &ships, (0..5000).map(|i| ship(&format!("s{i}"), "x", 1)).collect()).await;
+    // More than what is on its way at a time.
+    let long = "x".repeat(10_000);
+    persist(&d, &ships, (0..5000).map(|i| ship(&format!("s{i}"), &long, 1)).collect()).await;
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    let mut snapshot = d.snapshot(&ships).await.unwrap();
-    let mut rows = snapshot.scan(Scan::default()).await.unwrap();
-    rows.next().await.unwrap().unwrap();
-    database.run(cut).await;
-    let mut outcome = Ok(());
-    while let Some(batch) = rows.next().await {
-        outcome = batch.map(drop);
+    for to_end in [false, true] {
+        let other = PostGis::connect(settings(&database)).await.unwrap();
+        let mut snapshot = other.snapshot(&ships).await.unwrap();
+        let mut rows = snapshot.scan(Scan { to_end, ..Scan::default() }).await.unwrap();
+        rows.next().await.unwrap().unwrap();
+        database.run(cut).await;
+        let mut outcome = Ok(());
+        while let Some(batch) = rows.next().await {
+            outcome = batch.map(drop);
+        }
+        assert!(matches!(outcome, Err(DelegateError::Unavailable(_))), "{outcome:?}");
+        assert!(matches!(snapshot.count(&Filter::All).await, Err(DelegateError::Unavailable(_))));
     }
-    assert!(matches!(outcome, Err(DelegateError::Unavailable(_))), "{outcome:?}");
-    assert!(matches!(snapshot.count(&Filter::All).await, Err(DelegateError::Unavailable(_))));
     // What the pool still holds is dead too; at most each of them fails once.
     database.run(cut).await;
     let mut failures = 0;
-    while let Err(e) = d.watermarks(&ships).await {
-        assert!(matches!(e, DelegateError::Unavailable(_)), "{e:?}");
+    let mut again = loop {
+        match d.snapshot(&ships).await {
+            Ok(snapshot) => break snapshot,
+            Err(e) => assert!(matches!(e, DelegateError::Unavailable(_)), "{e:?}"),
+        }
         failures += 1;
         assert!(failures <= 25);
-    }
-    let mut again = d.snapshot(&ships).await.unwrap();
+    };
     assert_eq!(drain(again.scan(Scan::default()).await.unwrap()).await.len(), 5000);
 }
 

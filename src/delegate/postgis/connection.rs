@@ -10,8 +10,12 @@ use futures::TryStreamExt;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::{AssertSqlSafe, Either, PgPool, Row, ValueRef};
+use tokio::sync::mpsc;
 
 use crate::delegate::DelegateError;
+
+/// Where [`Connection::copy_out`] sends to.
+pub type Pieces = mpsc::Sender<Result<Vec<u8>, DelegateError>>;
 
 pub struct Connection {
     /// `None` only while it is dropped.
@@ -70,6 +74,35 @@ impl Connection {
             })
         });
         within(self.limit, affected.try_collect()).await
+    }
+
+    /// Runs a query by `COPY` in the binary format and sends what comes, in pieces that may end anywhere. False when nobody
+    /// took them any more: then the connection is not to be given back.
+    pub async fn copy_out(&mut self, query: &str, pieces: &Pieces) -> Result<bool, sqlx::Error> {
+        const PIECE_BYTES: usize = 64 << 10;
+        let Some(pooled) = &mut self.pooled else { return Err(sqlx::Error::PoolClosed) };
+        let statement = format!("COPY ({query}) TO STDOUT (FORMAT binary)");
+        let mut messages = within(self.limit, pooled.copy_out_raw(&statement)).await?;
+        loop {
+            let mut piece = Vec::with_capacity(PIECE_BYTES + (PIECE_BYTES >> 3));
+            let gather = async {
+                while piece.len() < PIECE_BYTES {
+                    let Some(message) = messages.try_next().await? else { return Ok(true) };
+                    piece.extend_from_slice(&message);
+                }
+                Ok(false)
+            };
+            let ended = tokio::select! {
+                ended = within(self.limit, gather) => ended?,
+                () = pieces.closed() => return Ok(false),
+            };
+            if pieces.send(Ok(piece)).await.is_err() {
+                return Ok(false);
+            }
+            if ended {
+                return Ok(true);
+            }
+        }
     }
 
     /// Runs a statement with parameters, which the connection keeps prepared.

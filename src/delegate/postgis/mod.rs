@@ -6,10 +6,11 @@
 //!
 //! Rooms: `connection` has the pool's discipline and the kinds of failure, `migrate` the schema, `catalogue` types and tables,
 //! `existing` the tables that were there before, `import` what these say of themselves, `persist` and `read` the two ways,
-//! `row` the values in the binary format.
+//! `row` and `copy` the values and the rows in the binary format.
 
 mod catalogue;
 mod connection;
+mod copy;
 mod existing;
 mod import;
 mod migrate;
@@ -39,7 +40,8 @@ pub struct PostGisSettings {
     pub max_connections: u32,
     /// How long to wait for a free connection.
     pub acquire_timeout: Duration,
-    /// The server ends a statement that takes longer. Of a long read each batch is a statement.
+    /// The server ends a statement that takes longer. Of a long read each batch is a statement; one of very many rows may
+    /// take as long as its reader likes, but no longer than this until the next of them come.
     pub statement_timeout: Duration,
     /// Where the tables of the feature types are. It must exist.
     pub schema: String,

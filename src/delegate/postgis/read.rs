@@ -1,7 +1,8 @@
-//! Reading: a snapshot is a read-only transaction of its own connection, and a scan is a cursor in it.
+//! Reading: a snapshot is a read-only transaction of its own connection, and a scan is a cursor in it, or `COPY`.
 //!
 //! A cursor, so that the reader sets the pace, and a scan that is broken off costs nothing and leaves the connection whole.
-//! Opening a snapshot is one round trip, and so is a scan with its first rows; the end is not waited for.
+//! Opening a snapshot is one round trip, and so is a scan with its first rows; the end is not waited for. A scan of very many
+//! rows that its reader means to see to the end is `COPY`: its rows come without being asked for, at less cost on both sides.
 //!
 //! Invariant: every use of the connection runs to its end in a task of its own ([`uncancelled`]), or the connection is closed.
 
@@ -18,8 +19,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::PostGisSettings;
 use super::catalogue::{WATERMARK_COLUMNS, read_watermarks, relation, select_watermarks};
-use super::connection::{Connection, parsed_at, text_at, uncancelled};
-use super::row::{read, select_list};
+use super::connection::{Connection, Pieces, parsed_at, text_at, uncancelled};
+use super::copy::CopyReader;
+use super::row::{column_at, read, select_list};
 use crate::delegate::literal::literal;
 use crate::delegate::sql::{Bind, Dialect, Meaning, SqlWriter};
 use crate::delegate::{Base, Bases, DelegateError, Row, Rows, Scan, Snapshot};
@@ -32,6 +34,10 @@ const FIRST_ROWS: u64 = 256;
 const MOST_ROWS: u64 = 2048;
 /// What a batch should not be much larger than.
 const BATCH_BYTES: u64 = 1 << 20;
+/// More than these are read by `COPY`.
+const CURSOR_ROWS: u64 = 20_000;
+/// Pieces of `COPY` that wait to be taken.
+const PIECES_AHEAD: usize = 4;
 
 /// A transaction that sees one moment.
 struct Transaction {
@@ -63,8 +69,7 @@ impl Transaction {
         mut each: impl FnMut(PgRow) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, DelegateError> {
         let mut guard = self.connection.lock().await;
-        let gone = || DelegateError::Unavailable("the transaction has ended after an error".into());
-        let mut connection = guard.take().ok_or_else(gone)?;
+        let mut connection = guard.take().ok_or_else(ended)?;
         let mut values = Vec::new();
         connection
             .each_row(sql, |row| {
@@ -76,10 +81,26 @@ impl Transaction {
         Ok(values)
     }
 
+    /// Sends what `COPY` of a query gives, to its end or until nobody takes it.
+    async fn copy(&self, query: &str, pieces: &Pieces) -> Result<(), DelegateError> {
+        let mut guard = self.connection.lock().await;
+        let mut connection = guard.take().ok_or_else(ended)?;
+        // Its time is that of the reader.
+        connection.run("SET LOCAL statement_timeout = 0".into()).await?;
+        if connection.copy_out(query, pieces).await? {
+            *guard = Some(connection);
+        }
+        Ok(())
+    }
+
     async fn rows(self: &Arc<Self>, sql: String) -> Result<Vec<PgRow>, DelegateError> {
         let this = self.clone();
         uncancelled(async move { this.with_rows(sql, Ok).await }).await
     }
+}
+
+fn ended() -> DelegateError {
+    DelegateError::Unavailable("the transaction has ended after an error".into())
 }
 
 impl Drop for Transaction {
@@ -178,13 +199,16 @@ impl Snapshot for PostGisSnapshot {
     }
 
     async fn scan(&mut self, scan: Scan) -> Result<Rows, DelegateError> {
+        let query = select(&self.feature_type, &self.table, &scan);
+        if scan.to_end && scan.expected_rows.is_none_or(|n| n > CURSOR_ROWS) {
+            return copied(self.transaction.clone(), self.feature_type.clone(), query).await;
+        }
         // A name of its own: a fetch of the scan before may still be under way.
         self.cursors += 1;
         let cursor = format!("scan_{}", self.cursors);
         let count = scan.expected_rows.unwrap_or(FIRST_ROWS).clamp(1, MOST_ROWS);
         // How much of the rows the plan is to be made for: a page wants its first rows soon.
         let fraction = if scan.expected_rows.is_some() { 0.1 } else { 1.0 };
-        let query = select(&self.feature_type, &self.table, &scan);
         let fetch = Fetch {
             transaction: self.transaction.clone(),
             feature_type: self.feature_type.clone(),
@@ -242,6 +266,25 @@ fn select(t: &FeatureType, table: &str, scan: &Scan) -> String {
     writer.sql
 }
 
+/// The rows of a query by `COPY`; the first ones have come, so that a query that fails does so here.
+async fn copied(
+    transaction: Arc<Transaction>,
+    feature_type: Arc<FeatureType>,
+    query: String,
+) -> Result<Rows, DelegateError> {
+    let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+    tokio::spawn(async move {
+        if let Err(e) = transaction.copy(&query, &sender).await {
+            // Perhaps nobody listens any more.
+            let _ = sender.send(Err(e)).await;
+        }
+    });
+    let mut reader = CopyReader::new(feature_type);
+    let mut rows = ReceiverStream::new(receiver).map(move |piece| Ok(reader.rows(piece?)?));
+    let first = rows.next().await.transpose()?;
+    Ok(futures::stream::iter(first.map(Ok)).chain(rows).boxed())
+}
+
 /// The next rows of a cursor.
 struct Fetch {
     transaction: Arc<Transaction>,
@@ -263,9 +306,12 @@ impl Fetch {
         let sql = format!("{}FETCH FORWARD {} FROM {}", self.before, self.count, self.cursor);
         let mut bytes = 0;
         let read = |row: PgRow| {
-            let (row, size) = read(&self.feature_type, &row)?;
-            bytes += size as u64;
-            Ok(row)
+            let mut columns = 0..row.len();
+            read(&self.feature_type, || {
+                let column = column_at(&row, columns.next().unwrap_or(row.len()))?;
+                bytes += column.map_or(0, <[u8]>::len) as u64;
+                Ok(column)
+            })
         };
         let rows = self.transaction.with_rows(sql, read).await?;
         let got = rows.len() as u64;

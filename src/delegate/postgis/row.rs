@@ -66,36 +66,33 @@ pub fn select_list(t: &FeatureType) -> String {
     columns.join(", ")
 }
 
-/// Reads a row of [`select_list`] in the binary format; also its size in bytes.
-pub fn read(t: &FeatureType, row: &PgRow) -> Result<(Row, usize), sqlx::Error> {
-    let mut size = 0;
-    let mut next = 0;
-    let mut take = || {
-        let value = row.try_get_raw(next)?;
-        next += 1;
-        if value.is_null() {
-            return Ok(None);
-        }
-        let bytes = value.as_bytes().map_err(sqlx::Error::Decode)?;
-        size += bytes.len();
-        Ok::<_, sqlx::Error>(Some(bytes))
-    };
-    let id: Arc<str> = utf8(take()?.unwrap_or_default())?.into();
-    let version = take()?.map(|b| fixed(b).map(i64::from_be_bytes)).transpose()?.unwrap_or(0);
+/// A column of a row in the binary format; `None`: null.
+pub fn column_at(row: &PgRow, column: usize) -> Result<Option<&[u8]>, sqlx::Error> {
+    let value = row.try_get_raw(column)?;
+    if value.is_null() { Ok(None) } else { value.as_bytes().map(Some).map_err(sqlx::Error::Decode) }
+}
+
+/// Reads a row of [`select_list`], whose columns `next` gives one after the other in the binary format.
+pub fn read<'a>(
+    t: &FeatureType,
+    mut next: impl FnMut() -> Result<Option<&'a [u8]>, sqlx::Error>,
+) -> Result<Row, sqlx::Error> {
+    let id: Arc<str> = utf8(next()?.unwrap_or_default())?.into();
+    let version = next()?.map(|b| fixed(b).map(i64::from_be_bytes)).transpose()?.unwrap_or(0);
     let geometry = match t.geometry {
-        Some(_) => take()?.and_then(|ewkb| read_geometry(t, &id, ewkb)),
+        Some(_) => next()?.and_then(|ewkb| read_geometry(t, &id, ewkb)),
         None => None,
     };
     let mut properties = Vec::with_capacity(t.properties.len());
     for p in &t.properties {
-        properties.push(match take()? {
+        properties.push(match next()? {
             Some(bytes) => read_value(p.kind, bytes)?,
             None => Value::Null,
         });
     }
     let feature = Arc::new(Feature { id, geometry, properties });
     // Another tool may have written a negative one.
-    Ok((Row { feature, version: version.max(0) as u64 }, size))
+    Ok(Row { feature, version: version.max(0) as u64 })
 }
 
 /// Another tool may have put a curve or a surface where the column takes any geometry: no simple feature, so read as none.
