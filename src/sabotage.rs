@@ -17,8 +17,36 @@ pub enum Safeguard {
     AsOf,
     /// An instance answers only when it has caught up after its start.
     ReadinessGate,
-    /// PostGIS's watermark moves only from where the sweeper found it.
+    /// The delegate's watermark moves only from where the sweeper found it.
     CompareAndSet,
+    /// A read looks at the index first and at the delegate second.
+    IndexFirst,
+    /// What does not match is hidden too: the place that a ship has left.
+    MaskingOfAll,
+    /// What enters the index when a read has begun hides nothing from it.
+    OwnMoment,
+    /// After a base load nothing older than the rows that it has shown is answered.
+    ServeFrom,
+    /// A record that a row already includes, or has outlived, is skipped.
+    Versions,
+    /// A patch continues the dirtiness of its feature and does not begin it anew.
+    DirtySince,
+    /// A conditional change is decided by what the log says at its place.
+    Conditions,
+    /// A transaction in several records is applied when it is whole.
+    WholeRuns,
+    /// A sweeper that lags behind another one persists nothing.
+    SweeperCaughtUp,
+    /// A marker that a crash has swallowed is written by the next owner.
+    LostMarker,
+    /// An instance that lags behind the cut of the log begins anew.
+    BeginAnew,
+    /// What the delegate has refused stays in the index.
+    Refused,
+    /// And is taken up by an instance that starts.
+    RefusedAtStart,
+    /// A write that is told to be visible has been waited for.
+    OwnWrites,
 }
 
 #[cfg(debug_assertions)]

@@ -65,7 +65,10 @@ impl Store {
         if actions.is_empty() {
             return Ok(written);
         }
-        let mut with_tracks = self.write(Transaction { actions, ..Transaction::default() }).await?;
+        // The change itself is done: no error may say that nothing was written.
+        let mut with_tracks = self.write(Transaction { actions, ..Transaction::default() }).await.map_err(|e| {
+            WriteError::OutcomeUnknown(format!("the change is done, but not what its tracks have of it: {e}"))
+        })?;
         with_tracks.position.merge(&written.position);
         Ok(Written { ids: written.ids, ..with_tracks })
     }

@@ -51,6 +51,7 @@ async fn moment(
         if !state.wait_until(deadline, |index| index.may_serve()).await {
             return Err(ReadError::Behind);
         }
+        let early = if off(Safeguard::IndexFirst) { Some(delegate.snapshot(&state.feature_type).await?) } else { None };
         let (ticket, position, matches) = {
             let index = state.index.read();
             if !index.may_serve() {
@@ -62,7 +63,10 @@ async fn moment(
         if tier == TierChoice::Transient || !state.feature_type.persist {
             return Ok(Moment { matches, position, ticket, snapshot: None });
         }
-        let snapshot = delegate.snapshot(&state.feature_type).await?;
+        let snapshot = match early {
+            Some(snapshot) => snapshot,
+            None => delegate.snapshot(&state.feature_type).await?,
+        };
         let seen: Vec<Watermark> = snapshot.watermarks().to_vec();
         if position.iter().zip(&seen).all(|(p, w)| *p >= w.as_of) || off(Safeguard::AsOf) {
             return Ok(Moment { matches, position, ticket, snapshot: Some(snapshot) });
@@ -280,7 +284,10 @@ fn visible(
 ) -> Result<Vec<Row>, ReadError> {
     let index = state.index.read();
     check_known(&index, ticket)?;
-    batch.retain(|row| !index.hides(ticket, &row.feature.id) && evaluate::matches(filter, &row.feature));
+    let matches_here =
+        |id: &str| index.get(id).and_then(|e| e.feature()).is_some_and(|f| evaluate::matches(filter, &f));
+    let hides = |id: &str| index.hides(ticket, id) && (!off(Safeguard::MaskingOfAll) || matches_here(id));
+    batch.retain(|row| !hides(&row.feature.id) && evaluate::matches(filter, &row.feature));
     Ok(batch)
 }
 

@@ -71,6 +71,11 @@ impl TypeState {
             partition.ready_at = partition.end.max(watermark.as_of);
         }
         index.begin_anew(&self.feature_type, &offsets);
+        // A read that is under way looks at the index again: it must not be served before those are that begin now.
+        for partition in self.partition_ids().filter(|_| !off(Safeguard::ReadinessGate)) {
+            index.serve_from(partition, self.partition(partition).ready_at);
+        }
+        start.refused.retain(|_| !off(Safeguard::RefusedAtStart));
         start.refused.sort_by_key(|r| r.entry.version);
         for Refused { partition, entry, .. } in start.refused {
             index.restore(partition, &entry.id, entry.version, entry.feature);

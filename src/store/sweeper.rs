@@ -18,6 +18,7 @@ use crate::delegate::{Delegate, DelegateError, PersistBatch, PersistEntry, Persi
 use crate::format::record;
 use crate::log::{FeatureLog, LogError, NewRecord};
 use crate::model::{Expiry, FeatureId, Offset, PartitionId, Persisted, Record, Watermark};
+use crate::sabotage::{Safeguard, off};
 use crate::transient::{AgeLimits, Aged};
 
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +102,8 @@ impl Sweeper {
         let (aged, next) = {
             let index = self.state.index.read();
             let as_of = index.applied_of(self.partition);
-            if as_of < expected.as_of || as_of < expected.durable_through {
+            let behind = as_of < expected.as_of || as_of < expected.durable_through;
+            if behind && !off(Safeguard::SweeperCaughtUp) {
                 return Ok(false);
             }
             let limits = self.limits();
@@ -171,7 +173,8 @@ impl Sweeper {
         let marker = self.state.partition(self.partition).marker.clone();
         let ahead =
             watermark.durable_through > marker.durable_through || watermark.evict_through > marker.evict_through;
-        if ahead && self.state.index.read().applied_of(self.partition) >= watermark.as_of {
+        if ahead && !off(Safeguard::LostMarker) && self.state.index.read().applied_of(self.partition) >= watermark.as_of
+        {
             let feature_type = &self.state.feature_type.name;
             tracing::info!(%feature_type, self.partition, watermark.durable_through, "a sweep was cut short: writing its marker");
             let refused = self.delegate.refused(&self.state.feature_type).await?.into_iter();

@@ -3,9 +3,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLockWriteGuard;
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 
 use super::state::TypeState;
 use crate::delegate::{Base, Delegate, DelegateError, Refused};
@@ -79,6 +81,8 @@ pub async fn start(
 /// Changes are applied under the index's lock, about so many at once, so that readers get their turn.
 const CHANGES_PER_STEP: usize = 1024;
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// Tails a partition from where the index stands, until something fails.
 pub async fn run(
     state: &Arc<TypeState>,
@@ -90,15 +94,23 @@ pub async fn run(
         let index = state.index.read();
         (index.applied_of(partition), index.generation())
     };
-    if from < log.range(&state.log_name, partition).await?.start {
+    if from < log.range(&state.log_name, partition).await?.start && !off(Safeguard::BeginAnew) {
         tracing::warn!(feature_type = %state.feature_type.name, partition, offset = from, "the log was cut past this instance's progress: the index is begun anew");
         state.begin_anew(start(&state.feature_type, log, delegate).await?);
         return Ok(());
     }
     let mut tail = log.tail(&state.log_name, partition, from).await?;
     let mut tailer = Tailer { state, partition, generation, delegate, open: FxHashMap::default(), held: Vec::new() };
+    // A tail that waits at its log's end would not notice otherwise, and this instance would not become ready.
+    let begun_anew =
+        async { while !state.wait_until(Instant::now() + DAY, |index| index.generation() != generation).await {} };
+    let mut begun_anew = std::pin::pin!(begun_anew);
     loop {
-        let batch = tail.next().await?;
+        let batch = tokio::select! {
+            biased;
+            () = &mut begun_anew => return Ok(()),
+            batch = tail.next() => batch?,
+        };
         tailer.apply(batch).await?;
         state.partition(partition).last_error = None;
     }
@@ -194,7 +206,9 @@ impl Tailer<'_> {
         let loaded = self.delegate.load(&self.state.feature_type, ids).await?;
         let mut index = self.index()?;
         for (partition, watermark) in loaded.watermarks.iter().enumerate() {
-            index.serve_from(partition as PartitionId, watermark.as_of);
+            if !off(Safeguard::ServeFrom) {
+                index.serve_from(partition as PartitionId, watermark.as_of);
+            }
         }
         let known = loaded.bases.into_iter().map(|base| match base {
             Some(Base::Row(row)) => Known::Row(row.feature, row.version),
@@ -209,6 +223,7 @@ impl Tailer<'_> {
     fn gather(&mut self, mut waiting: Waiting, ready: &mut Vec<Waiting>) -> Result<(), TailError> {
         if let Record::Changes { run, changes } = &mut waiting.record
             && run.of > 1
+            && !off(Safeguard::WholeRuns)
         {
             let open = self.open.entry(run.id).or_insert(OpenRun { parts: 0, changes: Vec::new() });
             open.parts += 1;

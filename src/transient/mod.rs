@@ -293,7 +293,7 @@ impl TransientIndex {
             (None, Some(Known::Row(_, version))) => Some(*version),
             (None, _) => None,
         };
-        if expected.holds(now) {
+        if expected.holds(now) || off(Safeguard::Conditions) {
             self.change(step, change, false, bases);
         } else {
             self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Failed);
@@ -375,7 +375,11 @@ impl TransientIndex {
         match bases.get(id) {
             // A row of version 0 may be another program's, and to set the same values again is harmless.
             Some(Known::Row(feature, 0)) => BuildsOn::Feature(feature.clone()),
-            Some(Known::Row(_, version) | Known::Deleted(version)) if *version >= step.offset => BuildsOn::Later,
+            Some(Known::Row(_, version) | Known::Deleted(version))
+                if *version >= step.offset && !off(Safeguard::Versions) =>
+            {
+                BuildsOn::Later
+            }
             Some(Known::Row(feature, _)) => BuildsOn::Feature(feature.clone()),
             _ => BuildsOn::Nothing,
         }
@@ -399,7 +403,7 @@ impl TransientIndex {
             if entry.partition != partition || entry.dirty_since != dirty_since {
                 continue;
             }
-            if marker.except.contains(&entry.id) {
+            if marker.except.contains(&entry.id) && !off(Safeguard::Refused) {
                 refused.push((dirty_since, slot));
             } else if entry.version < marker.evict_through {
                 self.evict(slot);
@@ -484,7 +488,7 @@ impl TransientIndex {
             return false;
         }
         match self.get(id) {
-            Some(entry) if entry.entered <= reader.step() => true,
+            Some(entry) if entry.entered <= reader.step() || off(Safeguard::OwnMoment) => true,
             _ => self.readers.was_evicted_from(reader, id),
         }
     }
@@ -567,7 +571,7 @@ impl TransientIndex {
         let old_bytes = entry.heap_bytes();
         let old = std::mem::replace(&mut entry.base, feature);
         entry.tail = None;
-        let queue_again = (fresh || full) && entry.dirty_since != step.since;
+        let queue_again = (fresh || full || off(Safeguard::DirtySince)) && entry.dirty_since != step.since;
         entry.version = step.offset;
         if queue_again {
             entry.dirty_since = step.since;
