@@ -4,7 +4,7 @@
 SEEDS ?= 1000
 DURATION ?= 1200
 
-.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim chaos chaos-mutations bench bench-track clean
+.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim sim-mutations chaos chaos-mutations bench bench-track clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -36,8 +36,12 @@ stack-down: ## stop them; their data stays
 stack-clean: ## stop them and remove their data
 	tests/stack/down --clean
 
-sim: ## simulate with random faults: make sim SEEDS=1000
-	SIM_SEEDS=$(SEEDS) cargo test --locked --test sim -- --nocapture
+sim: ## simulate with random faults, on fresh seeds: make sim SEEDS=1000
+	SIM_FIRST=$$(date +%s)000 SIM_SEEDS=$(SEEDS) cargo test --locked --test sim every_answer -- --nocapture
+
+sim-mutations: SEEDS = 100
+sim-mutations: ## what each safeguard is for: how many of SEEDS seeds fail without it
+	SIM_SEEDS=$(SEEDS) cargo test --locked --test sim table_of_safeguards -- --ignored --nocapture
 
 chaos: ## break everything of a cluster for a while, under load, and hold every answer against the log: make chaos DURATION=1200
 	tests/stack/install build stack

@@ -1,58 +1,43 @@
 //! One run: the parts that all instances share, the instances, and what happens to them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use alluvium::coordination::Coordinator;
 use alluvium::coordination::local::LocalCoordinator;
 use alluvium::delegate::Delegate;
 use alluvium::delegate::memory::MemoryDelegate;
 use alluvium::log::FeatureLog;
 use alluvium::log::memory::MemoryLog;
-use alluvium::model::FeatureType;
-use alluvium::query::Query;
+use alluvium::model::{FeatureType, Offset, Position};
 use alluvium::store::{Parts, Settings, Store};
-use futures::StreamExt;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
-use crate::clients;
-use crate::faults::{Appended, Faults, FaultyDelegate, FaultyLog, SimClock};
-use crate::oracle::{self, History, State};
+use crate::oracle::Logs;
+use crate::plan::Plan;
+use crate::recorded::{Ends, Events, Look, Recorded};
+use crate::seams::delegate::{FaultyDelegate, SharedDelegate};
+use crate::seams::leases::FaultyCoordinator;
+use crate::seams::log::{FaultyLog, SharedLog};
+use crate::seams::{Faults, Part, SimClock, Weather};
+use crate::{clients, invariants, rest};
 
 pub const INSTANCES: usize = 3;
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(300);
+/// How long the log is kept behind the watermark.
+pub const LOG_WINDOW: Duration = Duration::from_secs(15);
 /// Simulated time with writes and faults.
 const BUSY: Duration = Duration::from_secs(40);
-/// Simulated time in which everything must have become quiet.
-const QUIET: Duration = Duration::from_secs(120);
 
-/// What a seed decides, and what a test takes away.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub seed: u64,
-    pub compare_and_set: bool,
-    /// Of a hundred commits of the delegate so many come very late, perhaps after their sweeper's death.
-    pub late_commits: u32,
-    pub told: bool,
-}
-
-impl Plan {
-    pub fn new(seed: u64) -> Plan {
-        Plan { seed, compare_and_set: true, late_commits: 5, told: false }
-    }
-
-    /// Prints the story as it happens.
-    pub fn told(self) -> Plan {
-        Plan { told: true, ..self }
-    }
-}
-
-#[derive(Debug, Default)]
+/// What became of a run.
+#[derive(Debug)]
 pub struct Outcome {
-    pub violation: Option<String>,
+    /// The invariants that were broken, by name, and how; and answers that no fault explains.
+    pub violations: Vec<String>,
     pub story: Vec<String>,
     pub reads: u64,
     pub writes: u64,
@@ -60,45 +45,86 @@ pub struct Outcome {
     pub crashes: u64,
 }
 
+/// A store and its life.
+#[derive(Clone)]
+pub struct Instance {
+    pub store: Arc<Store>,
+    faults: Arc<Faults>,
+    dead: CancellationToken,
+}
+
+impl Instance {
+    /// What a client is answered; `None` when the instance crashes before.
+    pub async fn unless_it_crashes<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        self.dead.run_until_cancelled(call).await
+    }
+
+    fn crash(&self) {
+        self.faults.die();
+        self.store.abort();
+        self.dead.cancel();
+    }
+}
+
 pub struct World {
     pub plan: Plan,
-    pub ft: FeatureType,
-    log: MemoryLog,
-    appended: Appended,
-    pub delegate: MemoryDelegate,
-    clock: Arc<SimClock>,
+    pub types: Vec<Arc<FeatureType>>,
+    pub logs: Arc<Mutex<Logs>>,
+    pub events: Arc<Mutex<Events>>,
+    /// The newest position that any client was told.
+    pub newest: Mutex<Position>,
+    pub log: Arc<SharedLog<MemoryLog>>,
+    pub delegate: Arc<SharedDelegate>,
+    log_clock: SimClock,
+    clocks: Vec<SimClock>,
     group: LocalCoordinator,
-    pub instances: Mutex<Vec<Option<Arc<Store>>>>,
-    pub faults_on: Arc<AtomicBool>,
-    sweeps: Arc<AtomicU64>,
+    instances: Mutex<Vec<Option<Instance>>>,
+    pub weather: Arc<Weather>,
     lives: AtomicU64,
     start: Instant,
-    outcome: Mutex<Outcome>,
+    story: Mutex<Vec<String>>,
+    wrong: Mutex<Vec<String>>,
 }
 
 impl World {
     fn new(plan: Plan) -> Arc<World> {
-        let clock = Arc::new(SimClock::new());
-        let ft: FeatureType = toml::from_str(
-            "name = 'ships'\nincarnation = 'sim'\nschema_version = 1\nexpiry = 3.0\nmax_dirty = 7.0\n\
-             geometry = { type = 'Point' }\n\
-             properties = [{ name = 'a', type = 'int64', index = true }, { name = 'b', type = 'int64' }]",
-        )
-        .unwrap();
+        let start = Instant::now();
+        let log_clock = SimClock::new(start);
+        let types = plan.feature_types();
+        let logs = Arc::new(Mutex::new(Logs::new(&types)));
+        let events = Arc::<Mutex<Events>>::default();
+        let log = SharedLog {
+            inner: MemoryLog::new(Arc::new(log_clock.clone())),
+            logs: logs.clone(),
+            start,
+            max_value_bytes: plan.max_value_bytes,
+            broken: plan.broken,
+            waiting: Mutex::default(),
+        };
+        let delegate = SharedDelegate {
+            inner: MemoryDelegate::default(),
+            logs: logs.clone(),
+            events: events.clone(),
+            start,
+            refuses: plan.refuses,
+        };
         Arc::new(World {
             plan,
-            ft,
-            log: MemoryLog::new(clock.clone()),
-            appended: Appended::default(),
-            delegate: MemoryDelegate::default(),
-            clock,
+            types: types.into_iter().map(Arc::new).collect(),
+            logs,
+            events,
+            newest: Mutex::default(),
+            log: Arc::new(log),
+            delegate: Arc::new(delegate),
+            log_clock,
+            clocks: (0..INSTANCES).map(|_| SimClock::new(start)).collect(),
             group: LocalCoordinator::new("nobody"),
             instances: Mutex::new(vec![None; INSTANCES]),
-            faults_on: Arc::new(AtomicBool::new(true)),
-            sweeps: Arc::default(),
+            weather: Weather::new(),
             lives: AtomicU64::new(0),
-            start: Instant::now(),
-            outcome: Mutex::default(),
+            start,
+            story: Mutex::default(),
+            wrong: Mutex::default(),
         })
     }
 
@@ -107,51 +133,46 @@ impl World {
         if self.plan.told {
             println!("{line}");
         }
-        self.outcome.lock().story.push(line);
+        self.story.lock().push(line);
     }
 
-    /// The first thing that went against the contract.
-    pub fn violated(&self, what: String) {
-        self.tell(|| format!("VIOLATION {what}"));
-        self.outcome.lock().violation.get_or_insert(what);
+    /// An answer that no fault explains.
+    pub fn wrong(&self, what: String) {
+        self.tell(|| what.clone());
+        self.wrong.lock().push(format!("an answer that no fault explains\n  {what}"));
     }
 
-    pub fn history(&self) -> History {
-        History::of(&self.appended, &self.ft)
-    }
-
-    pub fn count(&self, add: impl FnOnce(&mut Outcome)) {
-        add(&mut self.outcome.lock());
-    }
-
-    fn is_violated(&self) -> bool {
-        self.outcome.lock().violation.is_some()
-    }
-
-    pub fn instance(&self, n: usize) -> Option<Arc<Store>> {
+    pub fn instance(&self, n: usize) -> Option<Instance> {
         self.instances.lock()[n].clone()
+    }
+
+    /// The offsets that a position has of a type, zeros where it has none.
+    pub fn offsets(&self, feature_type: &str, position: &Position) -> Vec<Offset> {
+        let none = || vec![0; self.plan.partitions as usize];
+        position.offsets(feature_type, "sim").ok().flatten().map_or_else(none, <[Offset]>::to_vec)
+    }
+
+    pub fn ends(&self, position: &Position) -> Ends {
+        self.types.iter().map(|ft| (ft.name.clone(), self.offsets(&ft.name, position))).collect()
     }
 
     /// Brings up instance `n` with the parts that all share and faults of its own.
     async fn bring_up(&self, n: usize) {
         let life = self.lives.fetch_add(1, Ordering::Relaxed);
         let seed = self.plan.seed.wrapping_mul(0x9e37_79b9).wrapping_add(life);
-        let faults = Faults::new(seed, &self.plan, self.faults_on.clone(), self.sweeps.clone());
-        let coordinator: Arc<dyn Coordinator> = Arc::new(self.group.join(format!("instance-{n}")));
+        let faults = Faults::new(seed, &self.plan, self.weather.clone());
+        let inner = self.group.join(format!("instance-{n}"));
         let parts = Parts {
-            log: Arc::new(FaultyLog {
-                inner: self.log.clone(),
-                faults: faults.clone(),
-                appended: self.appended.clone(),
-            }),
-            delegate: Arc::new(FaultyDelegate { inner: self.delegate.clone(), faults }),
-            coordinator,
-            clock: self.clock.clone(),
+            log: Arc::new(FaultyLog { shared: self.log.clone(), faults: faults.clone() }),
+            delegate: Arc::new(FaultyDelegate { shared: self.delegate.clone(), faults: faults.clone() }),
+            coordinator: Arc::new(FaultyCoordinator { inner, faults: faults.clone() }),
+            clock: Arc::new(self.clocks[n].clone()),
         };
         let settings = Settings {
-            sweep_interval: Duration::from_millis(300),
-            sweep_batch: 3,
-            log_window: Duration::from_secs(15),
+            sweep_interval: SWEEP_INTERVAL,
+            // More features must not be refused than are persisted at once: they stand first in the queue.
+            sweep_batch: if self.plan.refuses { 100 } else { 3 },
+            log_window: LOG_WINDOW,
             apply_wait: Duration::from_secs(2),
             read_wait: Duration::from_secs(4),
             ..Settings::default()
@@ -161,7 +182,7 @@ impl World {
             match Store::start(parts.clone(), settings.clone(), Vec::new()).await {
                 Ok(store) => {
                     self.tell(|| format!("instance {n} starts"));
-                    self.instances.lock()[n] = Some(store);
+                    self.instances.lock()[n] = Some(Instance { store, faults, dead: CancellationToken::new() });
                     return;
                 }
                 Err(_) => sleep(Duration::from_millis(100)).await,
@@ -169,90 +190,110 @@ impl World {
         }
     }
 
-    /// Crashes and restarts, until the busy time is over.
+    /// Crashes and restarts, pauses, outages and clocks that jump, until the busy time is over.
     async fn upset(self: Arc<Self>) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed ^ 0xdead);
+        let upsets = self.plan.upsets;
         loop {
-            sleep(Duration::from_millis(rng.random_range(500..9_000))).await;
-            if !self.faults_on.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(rng.random_range(200..1_000))).await;
+            if !self.weather.is_bad() {
                 return;
             }
+            let mut happens = |every_ms: u32| every_ms > 0 && rng.random_range(0..every_ms) < 600;
+            let (crash, pause) = (happens(upsets.crash), happens(upsets.pause));
+            let (outage, clock) = (happens(upsets.outage), happens(upsets.clock));
             let n = rng.random_range(0..INSTANCES);
-            let Some(store) = self.instances.lock()[n].take() else { continue };
-            store.abort();
-            self.tell(|| format!("instance {n} crashes"));
-            self.count(|o| o.crashes += 1);
-            sleep(Duration::from_millis(rng.random_range(0..3_000))).await;
-            self.bring_up(n).await;
-        }
-    }
-
-    /// Everything must age, and the delegate must then be what the log says.
-    async fn becomes_quiet(&self) {
-        let aged = timeout(QUIET, async {
-            loop {
-                sleep(Duration::from_millis(500)).await;
-                let empty = |s: &Option<Arc<Store>>| {
-                    s.as_ref().is_some_and(|s| s.status().iter().all(|p| p.ready && p.index_features == 0))
-                };
-                if self.instances.lock().iter().all(empty) {
-                    return;
-                }
+            let until = Instant::now() + Duration::from_millis(rng.random_range(500..15_000));
+            let Some(instance) = self.instance(n) else { continue };
+            if pause {
+                self.tell(|| format!("instance {n} stands still"));
+                instance.faults.pause(until);
             }
-        });
-        if aged.await.is_err() {
-            let status: Vec<_> = self.instances.lock().iter().flatten().map(|s| s.status()).collect();
-            let log = oracle::tell(&self.appended, &self.ft);
-            return self.violated(format!("I4: not everything aged: {status:?}\n{log}"));
-        }
-        let history = self.history();
-        let expected = history.at(history.end);
-        let rows = self.rows().await;
-        if rows != expected {
-            return self.violated(format!("I4: the delegate has {rows:?}\n the log says {expected:?}"));
-        }
-        for n in 0..INSTANCES {
-            let Some(store) = self.instance(n) else { continue };
-            let query = Query { feature_type: "ships".into(), any_order: true, ..Query::default() };
-            let answer = store.read(query).await.unwrap().all().await.unwrap();
-            let answer: State =
-                answer.into_iter().map(|i| (i.feature.id.to_string(), ((*i.feature).clone(), i.version))).collect();
-            if answer != expected {
-                self.violated(format!("I5: at rest instance {n} answers {answer:?}\n the log says {expected:?}"));
+            if outage {
+                let part = [Part::Log, Part::Delegate, Part::Leases][rng.random_range(0..3)];
+                self.tell(|| format!("{part:?} away"));
+                self.weather.takes_away(part, until);
+            }
+            if clock {
+                let ms = rng.random_range(-10_000..10_000);
+                self.tell(|| format!("clock {n} is wrong by {ms} ms"));
+                self.clocks[n].set_wrong_by(ms);
+                self.log_clock.set_wrong_by(ms / 4);
+            }
+            if crash {
+                self.instances.lock()[n] = None;
+                instance.crash();
+                self.tell(|| format!("instance {n} crashes"));
+                drop(instance);
+                sleep(Duration::from_millis(rng.random_range(0..3_000))).await;
+                self.bring_up(n).await;
             }
         }
     }
 
-    async fn rows(&self) -> State {
-        let mut snapshot = self.delegate.snapshot(&Arc::new(self.ft.clone())).await.unwrap();
-        let batches: Vec<_> = snapshot.scan(Default::default()).await.unwrap().map(Result::unwrap).collect().await;
-        batches.into_iter().flatten().map(|r| (r.feature.id.to_string(), ((*r.feature).clone(), r.version))).collect()
+    /// Looks now and then at how far back a restart would have to begin.
+    async fn look(self: Arc<Self>) {
+        while self.weather.is_bad() {
+            sleep(Duration::from_millis(500)).await;
+            for ft in &self.types {
+                let watermarks = self.delegate.inner.watermarks(ft).await.unwrap();
+                self.events.lock().looks.extend((0..).zip(watermarks).map(|(partition, w)| Look {
+                    at_ms: self.start.elapsed().as_millis() as u64,
+                    feature_type: ft.name.clone(),
+                    partition,
+                    durable_through: w.durable_through,
+                }));
+            }
+        }
     }
 
     async fn live(self: Arc<Self>) {
-        self.log.create(&self.ft.log_name(), 1).await.unwrap();
-        self.delegate.create(&self.ft).await.unwrap();
+        for ft in &self.types {
+            self.log.inner.create(&ft.log_name(), ft.partitions).await.unwrap();
+            self.delegate.inner.create(ft).await.unwrap();
+        }
         self.group.leave();
         for n in 0..INSTANCES {
             self.bring_up(n).await;
         }
-        let upset = tokio::spawn(self.clone().upset());
-        let mut busy = Vec::new();
+        let mut busy = vec![tokio::spawn(self.clone().upset()), tokio::spawn(self.clone().look())];
         for client in 0..3 {
             busy.push(tokio::spawn(clients::write(self.clone(), client)));
             busy.push(tokio::spawn(clients::read(self.clone(), client)));
             busy.push(tokio::spawn(clients::read(self.clone(), client + 3)));
         }
         sleep(BUSY).await;
-        self.faults_on.store(false, Ordering::Relaxed);
-        for client in busy {
-            client.await.unwrap();
+        self.weather.clears_up();
+        self.clocks.iter().chain([&self.log_clock]).for_each(|c| c.set_wrong_by(0));
+        for task in busy {
+            task.await.unwrap();
         }
-        upset.await.unwrap();
-        if !self.is_violated() {
-            self.becomes_quiet().await;
+        let rest = rest::come(&self).await;
+        self.events.lock().rest = Some(rest);
+        self.instances.lock().iter().flatten().for_each(|i| i.store.abort());
+    }
+
+    fn outcome(&self) -> Outcome {
+        let logs = std::mem::replace(&mut *self.logs.lock(), Logs::new(&[]));
+        let recorded = Recorded { plan: self.plan.clone(), logs, events: std::mem::take(&mut *self.events.lock()) };
+        let mut violations = invariants::broken(&recorded);
+        violations.append(&mut self.wrong.lock());
+        let mut rest = recorded.logs.told.clone();
+        rest.extend(recorded.events.commits.iter().map(|c| format!("{c:?}")));
+        rest.push(format!("{:?}", recorded.events.rest));
+        if self.plan.told {
+            rest.iter().for_each(|line| println!("{line}"));
         }
-        self.instances.lock().iter().flatten().for_each(|s| s.abort());
+        let mut story = std::mem::take(&mut *self.story.lock());
+        story.append(&mut rest);
+        Outcome {
+            violations,
+            reads: recorded.events.reads.len() as u64,
+            writes: recorded.events.writes.len() as u64,
+            sweeps: recorded.events.commits.len() as u64,
+            crashes: story.iter().filter(|line| line.ends_with(" crashes")).count() as u64,
+            story,
+        }
     }
 }
 
@@ -262,8 +303,6 @@ pub fn run(plan: Plan) -> Outcome {
     runtime.block_on(async {
         let world = World::new(plan);
         world.clone().live().await;
-        let mut outcome = std::mem::take(&mut *world.outcome.lock());
-        outcome.sweeps = world.sweeps.load(Ordering::Relaxed);
-        outcome
+        world.outcome()
     })
 }

@@ -1,0 +1,100 @@
+//! What each safeguard is for: with any of them switched off, the simulation must fail.
+//!
+//! `make sim-mutations SEEDS=n` prints, for each, how many of n seeds fail, the first of them, and what it broke.
+
+use std::ops::Range;
+
+use alluvium::sabotage::{Safeguard, switch_off};
+
+use crate::plan::{Broken, Plan};
+use crate::world::run;
+
+#[derive(Clone, Copy)]
+enum Missing {
+    Safeguard(Safeguard),
+    /// A part of the world breaks its contract.
+    Contract(Broken),
+}
+
+/// What is missing, what it is, and in how many seeds it must be found, with room.
+const MUTATIONS: [(Missing, &str, u64); 20] = [
+    (Missing::Safeguard(Safeguard::Masking), "rows are hidden whose id is in the index", 20),
+    (Missing::Safeguard(Safeguard::MaskingOfAll), "also those whose newer version does not match", 40),
+    (Missing::Safeguard(Safeguard::OwnMoment), "what enters the index during a read hides nothing from it", 200),
+    (Missing::Safeguard(Safeguard::Epochs), "what is evicted during a read goes on hiding for it", 400),
+    (Missing::Safeguard(Safeguard::IndexFirst), "a read looks at the index first, at the delegate second", 400),
+    (Missing::Safeguard(Safeguard::AsOf), "a read waits until it is not behind the delegate", 200),
+    (Missing::Safeguard(Safeguard::ReadinessGate), "a starting instance answers when it has caught up", 200),
+    (Missing::Safeguard(Safeguard::OwnWrites), "a write is answered when it is visible", 20),
+    (Missing::Safeguard(Safeguard::Tombstones), "a deleted feature leaves a tombstone", 40),
+    (Missing::Safeguard(Safeguard::BaseLoads), "a patch loads the row that it builds on", 40),
+    (Missing::Safeguard(Safeguard::DirtySince), "a patch continues its feature's dirtiness", 400),
+    (Missing::Safeguard(Safeguard::Conditions), "a conditional change is decided at its place in the log", 20),
+    (Missing::Safeguard(Safeguard::WholeRuns), "a transaction is applied when it is whole", 40),
+    (Missing::Safeguard(Safeguard::LostMarker), "a marker that was lost is written again", 40),
+    (Missing::Safeguard(Safeguard::BeginAnew), "an instance behind the cut of the log begins anew", 400),
+    (Missing::Safeguard(Safeguard::CompareAndSet), "the watermark moves by compare-and-set", 1_000),
+    (Missing::Safeguard(Safeguard::Refused), "what the delegate refuses stays in the index", 40),
+    (Missing::Safeguard(Safeguard::RefusedAtStart), "and is taken up by an instance that starts", 200),
+    (Missing::Contract(Broken::LogForgets), "the log has what it acknowledged", 20),
+    (Missing::Contract(Broken::LogTears), "the log takes an append whole or not at all", 40),
+];
+
+impl Missing {
+    fn name(self) -> String {
+        match self {
+            Missing::Safeguard(safeguard) => format!("{safeguard:?}"),
+            Missing::Contract(broken) => format!("{broken:?}"),
+        }
+    }
+
+    /// What the first of these seeds that fails without it breaks.
+    fn first_found(self, seeds: Range<u64>) -> Option<(u64, Vec<String>)> {
+        let safeguard = if let Missing::Safeguard(s) = self { Some(s) } else { None };
+        switch_off(safeguard);
+        let found = seeds.map(|seed| (seed, run(self.plan(seed)).violations)).find(|(_, v)| !v.is_empty());
+        switch_off(None);
+        found
+    }
+
+    fn plan(self, seed: u64) -> Plan {
+        let mut plan = Plan::new(seed);
+        match self {
+            Missing::Safeguard(_) => {}
+            Missing::Contract(broken) => plan.broken = Some(broken),
+        }
+        plan
+    }
+}
+
+/// The names of invariants, out of how they were broken.
+fn names(violations: &[String]) -> String {
+    let numbers = violations.iter().filter_map(|v| v.strip_prefix('I')).filter_map(|v| v.split_once(':'));
+    let names: Vec<String> = numbers.map(|(n, _)| format!("I{n}")).collect();
+    if names.is_empty() { "an answer".into() } else { names.join(", ") }
+}
+
+#[test]
+fn without_a_safeguard_the_simulation_fails() {
+    for (missing, what, most) in MUTATIONS {
+        let found = missing.first_found(0..most);
+        let (seed, violations) =
+            found.unwrap_or_else(|| panic!("{}: {most} seeds do not miss that {what}", missing.name()));
+        println!("{}: {what}; without, seed {seed} breaks {}", missing.name(), names(&violations));
+    }
+}
+
+/// For people: the table of the safeguards. What it says is held to by the test above.
+#[test]
+#[ignore = "prints a table: make sim-mutations"]
+fn table_of_safeguards() {
+    let seeds = crate::number("SIM_SEEDS").unwrap_or(200);
+    println!("| without | what it does | fails in {seeds} seeds | seeds until then | broken |\n|---|---|---|---|---|");
+    for (missing, what, most) in MUTATIONS {
+        let found: Vec<_> = (0..seeds).filter_map(|seed| missing.first_found(seed..seed + 1)).collect();
+        let (first, violations) = found.first().cloned().or_else(|| missing.first_found(seeds..most)).unzip();
+        let first = first.map_or("-".into(), |seed| (seed + 1).to_string());
+        let broken = violations.map_or("-".into(), |v| names(&v));
+        println!("| {} | {what} | {} | {first} | {broken} |", missing.name(), found.len());
+    }
+}

@@ -1,0 +1,188 @@
+//! What a seed decides before anything happens: how much of each kind of fault, how busy the writers are, how the log and
+//! the feature types are set up. Every seed has another mixture, many of them without most kinds of fault: what is rare in an
+//! average run is common in some (swarm testing).
+
+use alluvium::model::FeatureType;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Transactions too large for one record travel as several, and those may stand apart in the log. Needs a store that begins at
+/// the first part when it starts anew, and tells whose part a record is.
+const RUNS: bool = true;
+
+/// Of a thousand calls at a seam so many meet this fault.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// Fails before or after its effect.
+    pub fails: u32,
+    /// Takes 50 to 800 ms.
+    pub late: u32,
+    /// Takes 1 to 12 s.
+    pub very_late: u32,
+    /// The delegate's commit takes up to 12 s more, and outlives its sweeper.
+    pub late_commit: u32,
+    /// A tail is as late as this; a log that lags is the hard case.
+    pub lagging_tail: u32,
+    /// The rows of a delegate's snapshot come as late as this.
+    pub late_row: u32,
+    /// An append waits for another one to mingle with, as concurrent transactions of a broker do.
+    pub mingled: u32,
+    /// A lease is lost while it is held.
+    pub lost_lease: u32,
+    /// A lease is believed to be held when it is free for others.
+    pub doubled_lease: u32,
+}
+
+/// Milliseconds between two events of a kind, on average; 0: never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Upsets {
+    pub crash: u32,
+    /// An instance stands still for up to 15 s.
+    pub pause: u32,
+    /// The log, the delegate or the coordination is away for all, for up to 15 s.
+    pub outage: u32,
+    /// A clock jumps by up to 10 s, forward or back.
+    pub clock: u32,
+}
+
+/// Parts of the world that break their own contract: to see that the invariants notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The log acknowledges records that it has not taken.
+    LogForgets,
+    /// The log takes one half of an append only.
+    LogTears,
+}
+
+/// Which feature types there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Types {
+    Ships,
+    Tracks,
+    Both,
+    /// The tracks grow by the ships' positions.
+    Derived,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub rates: Rates,
+    pub upsets: Upsets,
+    pub broken: Option<Broken>,
+    /// The delegate's tables have a constraint that the types do not know: `few` may not be null.
+    pub refuses: bool,
+    pub types: Types,
+    pub partitions: u32,
+    /// Features that the writers know.
+    pub ids: usize,
+    /// Milliseconds between two writes of a writer, at most.
+    pub pace: [u64; 3],
+    /// Of a hundred changes of a writer so many are patches and appends.
+    pub patches: u32,
+    /// So likely is a change that expects its feature in the version that its writer has seen.
+    pub conditional: f64,
+    pub expiry_ms: u64,
+    pub max_dirty_ms: u64,
+    /// A small one makes transactions travel as several records.
+    pub max_value_bytes: usize,
+    /// Prints the story as it happens.
+    pub told: bool,
+}
+
+impl Plan {
+    pub fn new(seed: u64) -> Plan {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let calm = rng.random_range(0..10) == 0;
+        let max_value_bytes = if rng.random_bool(0.5) && RUNS { 200 } else { 1 << 20 };
+        Plan {
+            seed,
+            rates: if calm { Rates::default() } else { Rates::some(&mut rng) },
+            upsets: if calm { Upsets::default() } else { Upsets::some(&mut rng) },
+            broken: None,
+            refuses: rng.random_range(0..4) == 0,
+            types: [Types::Ships, Types::Ships, Types::Tracks, Types::Both, Types::Derived][rng.random_range(0..5)],
+            partitions: rng.random_range(1..=3),
+            ids: rng.random_range(2..=8),
+            pace: std::array::from_fn(|_| [150, 700, 3_000][rng.random_range(0..3)]),
+            patches: [10, 40, 40, 80][rng.random_range(0..4)],
+            conditional: [0.0, 0.2, 0.5][rng.random_range(0..3)],
+            expiry_ms: [0, 1_000, 3_000, 3_000][rng.random_range(0..4)],
+            max_dirty_ms: [2_000, 7_000][rng.random_range(0..2)],
+            max_value_bytes,
+            told: false,
+        }
+    }
+
+    pub fn told(self) -> Plan {
+        Plan { told: true, ..self }
+    }
+
+    /// Nothing goes wrong.
+    pub fn is_calm(&self) -> bool {
+        self.rates.all().iter().chain(&self.upsets.all()).all(|rate| *rate == 0)
+    }
+
+    pub fn feature_types(&self) -> Vec<FeatureType> {
+        let ships = "name = 'ships'\n[geometry]\ntype = 'Point'\n";
+        let tracks = "name = 'tracks'\n[track]\n[geometry]\ntype = 'LineString'\ndimension = 'XYM'\n";
+        let derived = format!("track_of = 'ships'\n{tracks}");
+        let types: Vec<&str> = match self.types {
+            Types::Ships => vec![ships],
+            Types::Tracks => vec![tracks],
+            Types::Both => vec![ships, tracks],
+            Types::Derived => vec![ships, &derived],
+        };
+        let seconds = |ms: u64| ms as f64 / 1_000.0;
+        let common = format!(
+            "incarnation = 'sim'\nschema_version = 1\npartitions = {}\nexpiry = {:?}\nmax_dirty = {:?}\nproperties = [\n\
+             {{ name = 'few', type = 'int64', index = true }},\n\
+             {{ name = 'one', type = 'int64' }},\n{{ name = 'another', type = 'int64' }}]\n",
+            self.partitions,
+            seconds(self.expiry_ms),
+            seconds(self.max_dirty_ms)
+        );
+        types.iter().map(|own| toml::from_str(&format!("{common}{own}")).unwrap()).collect()
+    }
+}
+
+/// None, the usual, or four times as many.
+fn some(rng: &mut StdRng, usual: u32) -> u32 {
+    match rng.random_range(0..4) {
+        0 => 0,
+        1 => usual * 4,
+        _ => usual,
+    }
+}
+
+impl Rates {
+    fn some(rng: &mut StdRng) -> Rates {
+        Rates {
+            fails: some(rng, 20),
+            late: some(rng, 120),
+            very_late: some(rng, 10),
+            late_commit: some(rng, 60),
+            lagging_tail: some(rng, 60),
+            late_row: some(rng, 30),
+            mingled: some(rng, 100),
+            lost_lease: some(rng, 100),
+            doubled_lease: some(rng, 50),
+        }
+    }
+
+    fn all(&self) -> [u32; 9] {
+        let Rates { fails, late, very_late, late_commit, lagging_tail, late_row, mingled, lost_lease, doubled_lease } =
+            *self;
+        [fails, late, very_late, late_commit, lagging_tail, late_row, mingled, lost_lease, doubled_lease]
+    }
+}
+
+impl Upsets {
+    fn some(rng: &mut StdRng) -> Upsets {
+        Upsets { crash: some(rng, 3_000), pause: some(rng, 8_000), outage: some(rng, 12_000), clock: some(rng, 10_000) }
+    }
+
+    fn all(&self) -> [u32; 4] {
+        [self.crash, self.pause, self.outage, self.clock]
+    }
+}
