@@ -110,9 +110,10 @@ impl Sweeper {
             let aged = match index.aged(self.partition, limits) {
                 Some(aged) => aged,
                 // Other instances may hold entries that this one never had, because it started when they had been persisted:
-                // it is this one that tells them when those have expired.
+                // it is this one that tells them when those have expired, what is dirty since behind the last change too.
                 None => {
-                    let through = expected.durable_through.max(index.changed_through(self.partition));
+                    let behind_changes = as_of.min(index.changed_through(self.partition) + 1);
+                    let through = expected.durable_through.max(behind_changes);
                     if index.expired_through(self.partition, limits) < through {
                         return Ok(false);
                     }

@@ -396,6 +396,8 @@ impl TransientIndex {
     pub fn apply_persisted(&mut self, partition: PartitionId, offset: Offset, marker: &Persisted) {
         self.step += 1;
         let (mut refused, mut persisted) = (Vec::new(), Vec::new());
+        // Behind the last change there are markers only, which no sweeper waits for.
+        let clean_since = marker.as_of.min(self.changed_through(partition));
         while let Some((dirty_since, slot)) =
             self.partitions[partition as usize].dirty.pop_before(marker.durable_through)
         {
@@ -408,12 +410,12 @@ impl TransientIndex {
             } else if entry.version < marker.evict_through {
                 self.evict(slot);
             } else {
-                entry.dirty_since = marker.as_of;
+                entry.dirty_since = clean_since;
                 persisted.push(slot);
             }
         }
         let p = &mut self.partitions[partition as usize];
-        p.dirty.insert(marker.as_of, persisted);
+        p.dirty.insert(clean_since, persisted);
         p.dirty.put_back(refused);
         p.applied = p.applied.max(offset + 1);
     }

@@ -279,3 +279,15 @@ fn what_is_persisted_while_it_grows_comes_up_again_when_that_has_aged() {
     assert!(index.get("a").is_none());
     assert_eq!(index.aged(0, limits(20)).unwrap().entries.len(), 1, "b has kept its place");
 }
+
+#[test]
+fn an_owner_that_has_nothing_lets_others_go_of_what_was_persisted_young() {
+    let mut index = index_with(&[ship("a", 1.0, 0), set_n("a", 1)]);
+    // Persisted while it was young, with markers as the last records of the log.
+    index.apply_persisted(0, 2, &Persisted { as_of: 2, ..marker(1, 1) });
+    index.apply_persisted(0, 3, &Persisted { as_of: 3, ..marker(2, 1) });
+    assert!(index.get("a").is_some());
+    let through = index.changed_through(0) + 1;
+    index.apply_persisted(0, 4, &Persisted { as_of: 4, ..marker(through, through) });
+    assert!(index.is_empty());
+}
