@@ -30,6 +30,8 @@ pub struct TypeState {
 pub struct PartitionState {
     /// Nothing is served before the index is here: the watermark's `as_of` and the log's end as of the start.
     pub ready_at: Offset,
+    /// The watermark from which the index began, and the end of the markers that it includes.
+    pub start: (Watermark, Offset),
     /// As far as this instance knows.
     pub watermark: Watermark,
     /// The last marker that the log has shown.
@@ -44,6 +46,16 @@ pub struct PartitionState {
     pub swept_features: u64,
     pub sweep_failures: u64,
     pub last_error: Option<String>,
+}
+
+impl PartitionState {
+    /// False of a marker from before the start that tells of more than the delegate had: the delegate was restored to an earlier
+    /// state, and what the marker evicts would be gone from both tiers.
+    pub fn is_held(&self, offset: Offset, marker: &Persisted) -> bool {
+        let (watermark, markers_end) = &self.start;
+        offset >= *markers_end
+            || (marker.durable_through <= watermark.durable_through && marker.evict_through <= watermark.evict_through)
+    }
 }
 
 impl TypeState {
@@ -62,13 +74,14 @@ impl TypeState {
 
     /// Begins anew from what the delegate and the log have now.
     pub fn begin_anew(&self, mut start: Start) {
-        let offsets: Vec<Offset> = start.partitions.iter().map(|(w, _)| w.durable_through).collect();
+        let offsets: Vec<Offset> = start.partitions.iter().map(|p| p.watermark.durable_through).collect();
         let mut index = self.index.write();
-        for (partition, (watermark, end)) in self.partitions.iter().zip(&start.partitions) {
+        for (partition, start) in self.partitions.iter().zip(&start.partitions) {
             let mut partition = partition.lock();
-            partition.watermark = *watermark;
-            partition.end = partition.end.max(*end);
-            partition.ready_at = partition.end.max(watermark.as_of);
+            partition.watermark = start.watermark;
+            partition.start = (start.watermark, start.markers_end);
+            partition.end = partition.end.max(start.end);
+            partition.ready_at = partition.end.max(start.watermark.as_of);
         }
         index.begin_anew(&self.feature_type, &offsets);
         // A read that is under way looks at the index again: it must not be served before those are that begin now.

@@ -43,10 +43,18 @@ pub enum TailError {
 
 /// Where an index may begin.
 pub struct Start {
-    /// Of each partition its watermark, and its log's end as of now.
-    pub partitions: Vec<(Watermark, Offset)>,
+    pub partitions: Vec<PartitionStart>,
     /// What the delegate has refused of the records before the watermarks.
     pub refused: Vec<Refused>,
+}
+
+pub struct PartitionStart {
+    pub watermark: Watermark,
+    /// The log's end before the watermark was read: no marker before it tells of more than the watermark, unless the delegate
+    /// was restored to an earlier state.
+    pub markers_end: Offset,
+    /// The log's end after that.
+    pub end: Offset,
 }
 
 /// Where an index may begin now. A log that does not go with its watermarks is a loss: said loudly, never repaired silently.
@@ -56,6 +64,10 @@ pub async fn start(
     delegate: &Arc<dyn Delegate>,
 ) -> Result<Start, TailError> {
     let name = feature_type.log_name();
+    let mut markers_ends = Vec::new();
+    for partition in 0..feature_type.partitions {
+        markers_ends.push(log.range(&name, partition).await?.end);
+    }
     let mut watermarks = delegate.watermarks(feature_type).await?;
     let refused = loop {
         let refused = delegate.refused(feature_type).await?;
@@ -67,13 +79,13 @@ pub async fn start(
         watermarks = now;
     };
     let mut partitions = Vec::new();
-    for (partition, watermark) in watermarks.into_iter().enumerate() {
+    for (partition, (watermark, markers_end)) in watermarks.into_iter().zip(markers_ends).enumerate() {
         let partition = partition as PartitionId;
         let range = log.range(&name, partition).await?;
         if watermark.durable_through < range.start || watermark.durable_through > range.end {
             return Err(TailError::Loss { log: name, partition, range, durable_through: watermark.durable_through });
         }
-        partitions.push((watermark, range.end));
+        partitions.push(PartitionStart { watermark, markers_end, end: range.end });
     }
     Ok(Start { partitions, refused })
 }
@@ -151,9 +163,13 @@ impl Tailer<'_> {
         while let Some(first) = steps.next() {
             match first.record {
                 Record::Persisted(marker) => {
-                    self.index()?.apply_persisted(self.partition, first.step.offset, &marker);
-                    let mut partition = self.state.partition(self.partition);
-                    partition.marker = marker;
+                    let offset = first.step.offset;
+                    if self.state.partition(self.partition).is_held(offset, &marker) {
+                        self.index()?.apply_persisted(self.partition, offset, &marker);
+                        self.state.partition(self.partition).marker = marker;
+                    } else {
+                        self.index()?.advance(self.partition, offset + 1);
+                    }
                 }
                 Record::Changes { changes, .. } => {
                     let mut group = vec![(first.step, changes)];

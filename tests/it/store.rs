@@ -75,6 +75,7 @@ on_each_stack! {
     large_transactions_that_mingle_are_each_whole,
     what_the_delegate_refuses_stays_in_the_index,
     the_log_decides_conditional_changes,
+    a_delegate_of_an_earlier_state_gets_what_the_log_still_has,
 }
 
 /// What the instances of a test share.
@@ -584,4 +585,29 @@ async fn the_log_decides_conditional_changes(world: World) {
     ));
     assert!(!held(write_if(&one, Expected::Present, put("s0", 0.0)).await));
     assert!(held(write_if(&one, Expected::Absent, put("s0", 0.0)).await));
+}
+
+async fn a_delegate_of_an_earlier_state_gets_what_the_log_still_has(world: World) {
+    let store = world.instance("one").await;
+    let ft = store.create_feature_type(ships(0.3)).await.unwrap();
+    let all: Vec<String> = (0..20).map(|n| format!("s{n:02}")).collect();
+    for id in &all {
+        write(&store, vec![insert(&ft, vec![ship(id, 1.0, "Ada")], Existing::Replace)]).await.unwrap();
+    }
+    all_aged(&store, &ft).await;
+    store.shutdown().await;
+    drop(store);
+    // As if it had been restored to when the feature type was made.
+    let delegate = Arc::new(MemoryDelegate::default());
+    delegate.create(&ft).await.unwrap();
+    let parts = Parts { delegate: delegate.clone(), ..world.parts("two").await };
+    let settings = Settings { sweep_interval: Duration::from_millis(50), ..Settings::default() };
+    let store = Store::start(parts, settings, Vec::new()).await.unwrap();
+    until("ready", || async { store.is_ready() }).await;
+    for _ in 0..20 {
+        assert_eq!(ids(&store, query(&ft, Filter::All)).await, all);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    all_aged(&store, &ft).await;
+    assert_eq!(ids(&store, query(&ft, Filter::All)).await, all);
 }
