@@ -73,12 +73,8 @@ impl World {
     fn sweep(&mut self) {
         let limits = AgeLimits { expired_before_ms: Some(i64::MAX), dirty_before_ms: i64::MAX, batch: SWEEP };
         let Some(aged) = self.index.aged(0, limits) else { return };
-        let marker = Persisted {
-            durable_through: aged.durable_through,
-            evict_through: aged.evict_through,
-            as_of: aged.durable_through,
-            except: Vec::new(),
-        };
+        let marker =
+            Persisted { durable_through: aged.durable_through, evict_through: aged.evict_through, except: Vec::new() };
         self.index.apply_persisted(0, self.offset, &marker);
         self.offset += 1;
     }

@@ -12,7 +12,7 @@
 //! | put | geometry, number of values, the values by property id |
 //! | patch | `00` geometry stays, `01` goes, `02` is set and follows; number of properties; each its id and its value |
 //! | append | varint of twice the number of fixes, plus 1 where they have a z; each 8 bytes little-endian: time in seconds since the epoch, x, y, and z; number of properties; each its id and its value |
-//! | persisted | varints: durable through, evict through, as of, number of ids; the ids as texts |
+//! | persisted | varints: durable through, evict through, number of ids; the ids as texts |
 //! | geometry | text of WKB; empty: none |
 //! | value | tag: `00` null, `01` false, `02` true, `03` integer, `04` number, `05` string, `06` date, `07` date-time, `08` UUID, `09` JSON, `0a` bytes; then zigzag varint (integers, days, microseconds), 8 bytes little-endian (numbers), 16 bytes (UUID), or a text |
 //! | text | varint length, bytes |
@@ -98,7 +98,6 @@ pub fn encode(record: &Record, schema_version: u32) -> Bytes {
             out.push(PERSISTED);
             put_varint(&mut out, p.durable_through);
             put_varint(&mut out, p.evict_through);
-            put_varint(&mut out, p.as_of);
             put_varint(&mut out, p.except.len() as u64);
             p.except.iter().for_each(|id| put_text(&mut out, id.as_bytes()));
         }
@@ -521,10 +520,9 @@ fn take_properties(
 }
 
 fn take_persisted(source: &mut Source<'_>) -> Result<Persisted, RecordError> {
-    let (durable_through, evict_through, as_of) = (source.varint()?, source.varint()?, source.varint()?);
-    let n = source.count()?;
+    let (durable_through, evict_through, n) = (source.varint()?, source.varint()?, source.count()?);
     let except = (0..n).map(|_| source.id()).collect::<Result<_, _>>()?;
-    Ok(Persisted { durable_through, evict_through, as_of, except })
+    Ok(Persisted { durable_through, evict_through, except })
 }
 
 #[cfg(test)]
@@ -645,12 +643,8 @@ mod tests {
 
     #[test]
     fn markers_are_read() {
-        let record = Record::Persisted(Persisted {
-            durable_through: u64::MAX,
-            evict_through: 300,
-            as_of: 1 << 40,
-            except: vec!["a".into()],
-        });
+        let record =
+            Record::Persisted(Persisted { durable_through: u64::MAX, evict_through: 300, except: vec!["a".into()] });
         assert_eq!(decode(None, Some(&encode(&record, 0)), &ft()), Ok(record));
     }
 

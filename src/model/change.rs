@@ -146,13 +146,12 @@ impl Run {
 }
 
 /// Written after the delegate has committed. Of the entries dirty since before `durable_through` those last changed before
-/// `evict_through` leave the index, and those that stay are dirty since `as_of` at the earliest, but for those in `except`.
+/// `evict_through` leave the index, and those that stay are dirty since `durable_through` at the earliest, but for those in
+/// `except`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Persisted {
     pub durable_through: Offset,
     pub evict_through: Offset,
-    /// The delegate holds their state as of here.
-    pub as_of: Offset,
     /// What the delegate refused.
     pub except: Vec<FeatureId>,
 }

@@ -144,7 +144,7 @@ impl Sweeper {
         } else {
             Vec::new()
         };
-        let features = entries.len();
+        let ids: Vec<FeatureId> = entries.iter().map(|e| e.id.clone()).collect();
         let forget_deleted_before = self.state.partition(self.partition).log_start;
         let batch = PersistBatch { partition: self.partition, expected, next, entries, forget_deleted_before };
         let refused = match self.delegate.persist(&self.state.feature_type, batch).await? {
@@ -158,12 +158,14 @@ impl Sweeper {
         {
             let mut partition = self.state.partition(self.partition);
             partition.watermark = next;
-            partition.swept_features += features as u64;
+            partition.swept_features += ids.len() as u64;
         }
         for (id, why) in &refused {
             tracing::error!(feature_type = %self.state.feature_type.name, %id, %why, "the long-term store refused a feature; it stays in the index");
         }
-        let except = refused.into_iter().map(|(id, _)| id).collect();
+        let except: Vec<FeatureId> = refused.into_iter().map(|(id, _)| id).collect();
+        let persisted = ids.iter().filter(|id| !except.contains(id));
+        self.state.index.write().note_persisted(persisted, next.as_of);
         self.append_marker(next, except).await?;
         Ok(more)
     }
@@ -186,8 +188,8 @@ impl Sweeper {
     }
 
     async fn append_marker(&self, watermark: Watermark, except: Vec<FeatureId>) -> Result<(), SweepError> {
-        let Watermark { durable_through, evict_through, as_of } = watermark;
-        let marker = Persisted { durable_through, evict_through, as_of, except };
+        let Watermark { durable_through, evict_through, .. } = watermark;
+        let marker = Persisted { durable_through, evict_through, except };
         let record = NewRecord {
             log: self.state.log_name.clone(),
             partition: self.partition,

@@ -48,6 +48,8 @@ pub struct Entry {
     pub version: Offset,
     /// The [`Step::since`] of its last unconditional full record, or of the first change since it was last persisted.
     pub dirty_since: Offset,
+    /// The delegate has its changes before here, as far as this instance has persisted them.
+    persisted: Offset,
     pub partition: PartitionId,
     /// The step at which it entered.
     entered: u64,
@@ -391,13 +393,13 @@ impl TransientIndex {
         p.applied = p.applied.max(next);
     }
 
-    /// Applies a sweeper's marker: evicts what was last changed before `evict_through`; what stays is persisted as of the marker's
-    /// `as_of`, and comes up again when that has aged.
+    /// Applies a sweeper's marker: evicts what was last changed before `evict_through`, and what stays is dirty since
+    /// `durable_through` at the earliest, or since what this instance has persisted of it.
     pub fn apply_persisted(&mut self, partition: PartitionId, offset: Offset, marker: &Persisted) {
         self.step += 1;
         let (mut refused, mut persisted) = (Vec::new(), Vec::new());
         // Behind the last change there are markers only, which no sweeper waits for.
-        let clean_since = marker.as_of.min(self.changed_through(partition));
+        let changed_through = self.changed_through(partition);
         while let Some((dirty_since, slot)) =
             self.partitions[partition as usize].dirty.pop_before(marker.durable_through)
         {
@@ -410,14 +412,26 @@ impl TransientIndex {
             } else if entry.version < marker.evict_through {
                 self.evict(slot);
             } else {
-                entry.dirty_since = clean_since;
-                persisted.push(slot);
+                entry.dirty_since = marker.durable_through.max(entry.persisted).min(changed_through);
+                persisted.push((entry.dirty_since, slot));
             }
         }
         let p = &mut self.partitions[partition as usize];
-        p.dirty.insert(clean_since, persisted);
+        p.dirty.insert(persisted);
         p.dirty.put_back(refused);
         p.applied = p.applied.max(offset + 1);
+    }
+
+    /// Notes that the delegate now has these as of there. Whoever persisted them knows; that others had the same is not certain,
+    /// since one that began later may know less of what an entry has gone through.
+    pub fn note_persisted<'a>(&mut self, ids: impl Iterator<Item = &'a FeatureId>, as_of: Offset) {
+        for id in ids {
+            if let Some(slot) = self.by_id.get(id)
+                && let Some(entry) = self.slots[*slot as usize].as_mut()
+            {
+                entry.persisted = entry.persisted.max(as_of);
+            }
+        }
     }
 
     /// The position behind the last record of changes; what follows are markers.
@@ -607,6 +621,7 @@ impl TransientIndex {
             tail: None,
             version: Offset::MAX,
             dirty_since: Offset::MAX,
+            persisted: 0,
             partition: step.partition,
             entered: self.step,
             bounds: None,

@@ -42,10 +42,12 @@ impl DirtyQueue {
         self.queue.pop_front_if(|(dirty_since, _)| *dirty_since < bound)
     }
 
-    /// Takes up slots that are dirty since the same offset, at their place.
-    pub fn insert(&mut self, dirty_since: Offset, slots: Vec<u32>) {
-        let behind = self.queue.split_off(self.queue.partition_point(|(d, _)| *d < dirty_since));
-        self.queue.extend(slots.into_iter().map(|slot| (dirty_since, slot)));
+    /// Takes up slots at their places.
+    pub fn insert(&mut self, places: Vec<(Offset, u32)>) {
+        let Some(last) = places.iter().map(|(dirty_since, _)| *dirty_since).max() else { return };
+        let behind = self.queue.split_off(self.queue.partition_point(|(d, _)| *d <= last));
+        self.queue.extend(places);
+        self.queue.make_contiguous().sort_by_key(|(dirty_since, _)| *dirty_since);
         self.queue.extend(behind);
     }
 

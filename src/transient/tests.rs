@@ -41,7 +41,7 @@ fn limits(expired_s: i64) -> AgeLimits {
 }
 
 fn marker(durable_through: Offset, evict_through: Offset) -> Persisted {
-    Persisted { durable_through, evict_through, as_of: durable_through, except: Vec::new() }
+    Persisted { durable_through, evict_through, except: Vec::new() }
 }
 
 #[test]
@@ -267,7 +267,8 @@ fn what_is_persisted_while_it_grows_comes_up_again_when_that_has_aged() {
     let mut index = index_with(&changes);
     let aged = index.aged(0, limits(5)).unwrap();
     assert_eq!((aged.entries.len(), aged.durable_through), (1, 5));
-    index.apply_persisted(0, 10, &Persisted { as_of: 10, ..marker(5, 5) });
+    index.note_persisted([FeatureId::from("a")].iter(), 10);
+    index.apply_persisted(0, 10, &marker(5, 5));
     index.apply(at(11), &[set_n("a", 11)], &FxHashMap::default());
     index.apply(at(12), &[ship("b", 1.0, 1)], &FxHashMap::default());
     for expired_s in 5..10 {
@@ -275,7 +276,7 @@ fn what_is_persisted_while_it_grows_comes_up_again_when_that_has_aged() {
     }
     let aged = index.aged(0, limits(12)).unwrap();
     assert_eq!((aged.entries[0].version, aged.entries.len(), aged.durable_through), (11, 1, 12));
-    index.apply_persisted(0, 13, &Persisted { as_of: 13, ..marker(12, 12) });
+    index.apply_persisted(0, 13, &marker(12, 12));
     assert!(index.get("a").is_none());
     assert_eq!(index.aged(0, limits(20)).unwrap().entries.len(), 1, "b has kept its place");
 }
@@ -284,10 +285,19 @@ fn what_is_persisted_while_it_grows_comes_up_again_when_that_has_aged() {
 fn an_owner_that_has_nothing_lets_others_go_of_what_was_persisted_young() {
     let mut index = index_with(&[ship("a", 1.0, 0), set_n("a", 1)]);
     // Persisted while it was young, with markers as the last records of the log.
-    index.apply_persisted(0, 2, &Persisted { as_of: 2, ..marker(1, 1) });
-    index.apply_persisted(0, 3, &Persisted { as_of: 3, ..marker(2, 1) });
+    index.apply_persisted(0, 2, &marker(1, 1));
+    index.apply_persisted(0, 3, &marker(2, 1));
     assert!(index.get("a").is_some());
     let through = index.changed_through(0) + 1;
-    index.apply_persisted(0, 4, &Persisted { as_of: 4, ..marker(through, through) });
+    index.apply_persisted(0, 4, &marker(through, through));
     assert!(index.is_empty());
+}
+
+#[test]
+fn an_instance_believes_its_own_sweeps_alone() {
+    let mut index = index_with(&[ship("a", 1.0, 0), set_n("a", 1), set_n("a", 2)]);
+    // An owner that began at 2 knows the last change only, and has not persisted it.
+    index.apply_persisted(0, 3, &marker(2, 1));
+    let aged = index.aged(0, limits(100)).unwrap();
+    assert_eq!(aged.entries[0].version, 2, "what nobody has persisted comes up");
 }
