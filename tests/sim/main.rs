@@ -20,8 +20,8 @@ mod world;
 use plan::Plan;
 use world::{Outcome, run};
 
-/// As many as take half a minute.
-const SEEDS: u64 = 90;
+/// As many as take about a minute.
+const SEEDS: u64 = 1_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
