@@ -111,7 +111,14 @@ impl Snapshot for GeoPackageSnapshot {
         let (rows, stream) = mpsc::channel(BATCHES_AHEAD);
         let (reader, feature_type) = (self.reader.clone(), self.feature_type.clone());
         tokio::task::spawn_blocking(move || {
-            let outcome = locked(&reader).and_then(|mut reader| run(&mut reader, &feature_type, &scan, &rows));
+            let outcome = locked(&reader).and_then(|mut reader| {
+                let wanted = rows.clone();
+                reader.progress_handler(STEPS, Some(move || wanted.is_closed()))?;
+                let outcome = run(&reader, &feature_type, &scan, &rows);
+                // Whatever the connection is asked next must not end for this one's sake.
+                reader.progress_handler(0, None::<fn() -> bool>)?;
+                outcome
+            });
             if let Err(error) = outcome {
                 // Nobody hears it when the stream was dropped, which is an error here too.
                 let _ = rows.blocking_send(Err(error));
@@ -146,14 +153,11 @@ impl Snapshot for GeoPackageSnapshot {
 
 /// Sends the rows of a scan until they end or nobody takes them.
 fn run(
-    reader: &mut Reader,
+    reader: &Connection,
     feature_type: &FeatureType,
     scan: &Scan,
     to: &mpsc::Sender<Result<Vec<Row>, DelegateError>>,
 ) -> Result<(), DelegateError> {
-    // Weak: the handler stays with the connection after the scan, and must neither keep the channel open nor stop others.
-    let wanted = to.downgrade();
-    reader.progress_handler(STEPS, Some(move || wanted.upgrade().is_some_and(|to| to.is_closed())))?;
     let query = scan_query(feature_type, scan);
     let mut statement = reader.prepare_cached(&query.sql)?;
     let mut rows = statement.query(params_from_iter(query.binds.iter().map(row::bound)))?;

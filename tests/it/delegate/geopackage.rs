@@ -230,3 +230,24 @@ async fn a_table_that_lost_a_column_is_a_clear_error() {
     let error = GeoPackage::open(&path).err().unwrap().to_string();
     assert!(error.contains("table 'ships'") && error.contains("'Speed'"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_that_nobody_wants_ends_nothing_else() {
+    let (_directory, path) = file();
+    let delegate = GeoPackage::open(&path).unwrap();
+    let ships = ships();
+    delegate.create(&ships).await.unwrap();
+    persist(&delegate, &ships, (0..5_000).map(|i| put(ship(&format!("s{i}"), 1.0, "A"), 1)).collect()).await;
+    let mut snapshot = delegate.snapshot(&ships).await.unwrap();
+    let slow = Filter::Not(Box::new(Filter::Bbox(Rect { min_x: 50.0, min_y: 50.0, max_x: 51.0, max_y: 51.0 })));
+    for n in 0..300 {
+        let mut rows = snapshot.scan(Scan::default()).await.unwrap();
+        rows.next().await.unwrap().unwrap();
+        drop(rows);
+        let all = snapshot.scan(Scan { filter: slow.clone(), ..Scan::default() }).await.unwrap();
+        let batches: Vec<_> = all.collect().await;
+        let rows: usize = batches.into_iter().map(|b| b.unwrap_or_else(|e| panic!("round {n}: {e}")).len()).sum();
+        assert_eq!(rows, 5_000);
+        assert_eq!(snapshot.count(&Filter::All).await.unwrap(), Some(5_000), "round {n}");
+    }
+}
