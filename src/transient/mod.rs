@@ -8,24 +8,23 @@
 //! Invariants: every entry stands in the queue of its partition at its `dirty_since`; whoever has left the index did so by a
 //! `Persisted` record.
 
+mod ageing;
+mod applying;
 mod by_value;
 mod decisions;
 mod quadtree;
 mod queue;
 mod readers;
+mod selecting;
 mod track;
 
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::model::change::set_values;
-use crate::model::{
-    Append, Change, Expected, Feature, FeatureId, FeatureType, Offset, PartitionId, Patch, Persisted, Rect, TrackShape,
-    crs::Crs,
-};
-use crate::query::{CompareOp, Filter, Operand, evaluate};
+use crate::model::{Feature, FeatureId, FeatureType, Offset, PartitionId, Rect, TrackShape, crs::Crs};
 use crate::sabotage::{Safeguard, off};
+pub use ageing::{AgeLimits, Aged};
 use by_value::ByValue;
 pub use decisions::Decision;
 use decisions::Decisions;
@@ -34,6 +33,7 @@ use queue::DirtyQueue;
 pub use queue::Step;
 pub use readers::ReaderTicket;
 use readers::Readers;
+pub use selecting::Match;
 use track::Tail;
 
 /// What is known of a feature since it entered the index.
@@ -76,40 +76,6 @@ pub enum Known {
     /// Deleted at this version.
     Deleted(Offset),
     Nothing,
-}
-
-/// A feature that matches, as it stands at a step.
-#[derive(Clone, Debug)]
-pub struct Match {
-    pub feature: Arc<Feature>,
-    pub version: Offset,
-}
-
-/// What a sweeper should persist: all that is dirty since before `durable_through`.
-#[derive(Clone, Debug)]
-pub struct Aged {
-    pub entries: Vec<Entry>,
-    pub durable_through: Offset,
-    pub evict_through: Offset,
-}
-
-/// When entries of a type age.
-#[derive(Clone, Copy, Debug)]
-pub struct AgeLimits {
-    /// Changed before this time of the log's clock: leaves. `None`: never.
-    pub expired_before_ms: Option<i64>,
-    /// Dirty since before this time: persisted in its present state.
-    pub dirty_before_ms: i64,
-    /// Take about this many at once.
-    pub batch: usize,
-}
-
-/// What there was under an id before a record.
-enum BuildsOn {
-    Feature(Arc<Feature>),
-    Nothing,
-    /// The delegate already includes the record, or has outlived it.
-    Later,
 }
 
 #[derive(Debug)]
@@ -232,344 +198,15 @@ impl TransientIndex {
         self.by_id.get(id).and_then(|slot| self.slots[*slot as usize].as_ref())
     }
 
-    /// The ids whose base must be known before these changes can be applied: patched, not in the index, and not put or
-    /// deleted earlier in the same changes.
-    pub fn bases_needed<'a>(&self, changes: impl Iterator<Item = &'a Change> + Clone) -> Vec<FeatureId> {
-        if changes.clone().all(Change::is_full) {
-            return Vec::new();
-        }
-        let mut seen: FxHashMap<&FeatureId, bool> = FxHashMap::default();
-        for change in changes {
-            let id = change.id();
-            if !self.by_id.contains_key(id) {
-                seen.entry(id).or_insert(!change.is_full());
-            }
-        }
-        let mut needed: Vec<FeatureId> =
-            seen.into_iter().filter(|(_, patched)| *patched).map(|(id, _)| id.clone()).collect();
-        needed.sort_unstable();
-        needed
-    }
-
-    /// Applies the changes of one record (or run) in one step. `bases` has what [`Self::bases_needed`] asked for; they may be
-    /// newer than this record.
-    pub fn apply(&mut self, step: Step, changes: &[Change], bases: &FxHashMap<FeatureId, Known>) {
-        self.step += 1;
-        for change in changes {
-            match change {
-                Change::If(expected, change) => self.change_if(step, expected, change, bases),
-                change => self.change(step, change, true, bases),
-            }
-        }
-        let partition = &mut self.partitions[step.partition as usize];
-        partition.dirty.note_time(step);
-        partition.applied = step.offset + 1;
-        partition.changed_through = step.offset + 1;
-    }
-
-    /// `unconditional`: a change that is full makes what was there before irrelevant.
-    fn change(&mut self, step: Step, change: &Change, unconditional: bool, bases: &FxHashMap<FeatureId, Known>) {
-        match change {
-            Change::Put(feature) => self.set(step, &feature.id, Some(feature.clone()), unconditional),
-            Change::Delete(id) if off(Safeguard::Tombstones) => {
-                if let Some(slot) = self.by_id.get(id) {
-                    self.evict(*slot);
-                }
-            }
-            Change::Delete(id) => self.set(step, id, None, unconditional),
-            Change::Patch(patch) => self.patch(step, patch, bases),
-            Change::Append(append) => self.append(step, append, bases),
-            Change::If(..) => {}
-        }
-    }
-
-    /// Decides a conditional change, as every instance does that comes to this place of the log: by what this index holds, or
-    /// by a base that is not later. A later base tells that it has been decided elsewhere, and includes the effect.
-    fn change_if(&mut self, step: Step, expected: &Expected, change: &Change, bases: &FxHashMap<FeatureId, Known>) {
-        let now = match (self.get(change.id()), bases.get(change.id())) {
-            (Some(entry), _) => entry.base.is_some().then_some(entry.version),
-            (None, Some(Known::Row(_, version) | Known::Deleted(version))) if *version == step.offset => return,
-            (None, Some(Known::Row(_, version) | Known::Deleted(version))) if *version > step.offset => {
-                return self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Unknown);
-            }
-            (None, Some(Known::Row(_, version))) => Some(*version),
-            (None, _) => None,
-        };
-        if expected.holds(now) || off(Safeguard::Conditions) {
-            self.change(step, change, false, bases);
-        } else {
-            self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Failed);
-        }
-    }
-
-    /// What became of the conditional change at this offset, which has been applied.
-    pub fn decision(&self, partition: PartitionId, offset: Offset) -> Decision {
-        self.partitions[partition as usize].decisions.of(offset)
-    }
-
-    /// Takes up what the delegate has refused, as a marker's `except` would have kept it: before anything is applied, in the
-    /// order of the versions.
-    pub fn restore(&mut self, partition: PartitionId, id: &FeatureId, version: Offset, feature: Option<Arc<Feature>>) {
-        // It was dirty since before the watermark, whatever changed it last.
-        let since = version.min(self.partitions[partition as usize].applied.saturating_sub(1));
-        self.set(Step { partition, offset: version, since, time_ms: i64::MIN }, id, feature, true);
-    }
-
-    fn patch(&mut self, step: Step, patch: &Patch, bases: &FxHashMap<FeatureId, Known>) {
-        if let BuildsOn::Feature(base) = self.base_of(step, &patch.id, bases) {
-            self.set(step, &patch.id, Some(Arc::new(patch.apply(&base))), false);
-        }
-    }
-
-    fn append(&mut self, step: Step, append: &Append, bases: &FxHashMap<FeatureId, Known>) {
-        let Some(shape) = self.track else { return };
-        if let Some(slot) = self.by_id.get(&append.id).copied()
-            && self.slots[slot as usize].as_ref().is_some_and(|e| e.base.is_some())
-        {
-            return self.grow(step, slot, append, shape);
-        }
-        let track = match self.base_of(step, &append.id, bases) {
-            BuildsOn::Feature(base) => append.apply(Some(&base), &shape),
-            BuildsOn::Nothing => append.apply(None, &shape),
-            BuildsOn::Later => return,
-        };
-        self.set(step, &append.id, Some(Arc::new(track)), false);
-    }
-
-    /// Appends to a track that is here, at a cost that does not depend on its length.
-    fn grow(&mut self, step: Step, slot: u32, append: &Append, shape: TrackShape) {
-        let Some(entry) = self.slots[slot as usize].as_mut() else { return };
-        self.bytes -= entry.heap_bytes();
-        let Some(base) = &mut entry.base else { return };
-        entry.tail.get_or_insert_with(|| Box::new(Tail::new(shape))).append(base, &append.fixes);
-        if !append.properties.is_empty() {
-            // The line itself is shared, not copied.
-            let changed = Arc::make_mut(base);
-            let old = self.by_value.iter().map(|(p, _)| changed.value(*p).clone()).collect::<Vec<_>>();
-            set_values(&mut changed.properties, &append.properties);
-            for ((property, index), old) in self.by_value.iter_mut().zip(&old) {
-                index.replace(Some(old), Some(changed.value(*property)), slot);
-            }
-        }
-        entry.version = step.offset;
-        let old = entry.bounds;
-        for f in &append.fixes {
-            let at = Rect { min_x: f.x, min_y: f.y, max_x: f.x, max_y: f.y };
-            // May be larger than the line is, when a fix has replaced one; what is found by it is looked at.
-            entry.bounds = Some(entry.bounds.map_or(at, |b| b.union(&at)));
-        }
-        self.bytes += entry.heap_bytes();
-        match (old, entry.bounds) {
-            (Some(o), Some(n)) if o != n => self.by_space.update(o, n, slot),
-            (None, Some(n)) => {
-                self.by_space.insert(n, slot);
-                self.without_geometry.remove(&slot);
-            }
-            _ => {}
-        }
-    }
-
-    /// What a change that is not full finds of its feature.
-    fn base_of(&self, step: Step, id: &FeatureId, bases: &FxHashMap<FeatureId, Known>) -> BuildsOn {
-        if let Some(entry) = self.get(id) {
-            return entry.feature().map_or(BuildsOn::Nothing, BuildsOn::Feature);
-        }
-        match bases.get(id) {
-            // A row of version 0 may be another program's, and to set the same values again is harmless.
-            Some(Known::Row(feature, 0)) => BuildsOn::Feature(feature.clone()),
-            Some(Known::Row(_, version) | Known::Deleted(version))
-                if *version >= step.offset && !off(Safeguard::Versions) =>
-            {
-                BuildsOn::Later
-            }
-            Some(Known::Row(feature, _)) => BuildsOn::Feature(feature.clone()),
-            _ => BuildsOn::Nothing,
-        }
-    }
-
     /// Moves past records that change nothing here.
     pub fn advance(&mut self, partition: PartitionId, next: Offset) {
         let p = &mut self.partitions[partition as usize];
         p.applied = p.applied.max(next);
     }
 
-    /// Applies a sweeper's marker: evicts what was last changed before `evict_through`, and what stays is dirty since
-    /// `durable_through` at the earliest, or since what this instance has persisted of it.
-    pub fn apply_persisted(&mut self, partition: PartitionId, offset: Offset, marker: &Persisted) {
-        self.step += 1;
-        let (mut refused, mut persisted) = (Vec::new(), Vec::new());
-        // Behind the last change there are markers only, which no sweeper waits for.
-        let changed_through = self.changed_through(partition);
-        while let Some((dirty_since, slot)) =
-            self.partitions[partition as usize].dirty.pop_before(marker.durable_through)
-        {
-            let Some(entry) = self.slots[slot as usize].as_mut() else { continue };
-            if entry.partition != partition || entry.dirty_since != dirty_since {
-                continue;
-            }
-            if marker.except.contains(&entry.id) && !off(Safeguard::Refused) {
-                refused.push((dirty_since, slot));
-            } else if entry.version < marker.evict_through {
-                self.evict(slot);
-            } else {
-                entry.dirty_since = marker.durable_through.max(entry.persisted).min(changed_through);
-                persisted.push((entry.dirty_since, slot));
-            }
-        }
-        let p = &mut self.partitions[partition as usize];
-        p.dirty.insert(persisted);
-        p.dirty.put_back(refused);
-        p.applied = p.applied.max(offset + 1);
-    }
-
-    /// Notes that the delegate now has these as of there. Whoever persisted them knows; that others had the same is not certain,
-    /// since one that began later may know less of what an entry has gone through.
-    pub fn note_persisted<'a>(&mut self, ids: impl Iterator<Item = &'a FeatureId>, as_of: Offset) {
-        for id in ids {
-            if let Some(slot) = self.by_id.get(id)
-                && let Some(entry) = self.slots[*slot as usize].as_mut()
-            {
-                entry.persisted = entry.persisted.max(as_of);
-            }
-        }
-    }
-
     /// The position behind the last record of changes; what follows are markers.
     pub fn changed_through(&self, partition: PartitionId) -> Offset {
         self.partitions[partition as usize].changed_through
-    }
-
-    /// Every record before this offset was appended so long ago that what it last changed may leave.
-    pub fn expired_through(&self, partition: PartitionId, limits: AgeLimits) -> Offset {
-        let p = &self.partitions[partition as usize];
-        limits.expired_before_ms.map_or(0, |t| p.dirty.offset_at(t, p.applied))
-    }
-
-    /// What should be persisted now; `None` when nothing is old enough. Removes nothing. Without entries it says that all
-    /// records before `durable_through` have been superseded: features that are always put anew before they age must not
-    /// keep the queue, and the log, growing.
-    pub fn aged(&self, partition: PartitionId, limits: AgeLimits) -> Option<Aged> {
-        let p = &self.partitions[partition as usize];
-        let evict_limit = self.expired_through(partition, limits);
-        let durable_limit = p.dirty.offset_at(limits.dirty_before_ms, p.applied).max(evict_limit);
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut durable_through = durable_limit;
-        let mut superseded = false;
-        for (dirty_since, slot) in p.dirty.iter() {
-            if dirty_since >= durable_limit {
-                break;
-            }
-            let at_its_place = |e: &&Entry| e.partition == partition && e.dirty_since == dirty_since;
-            let Some(entry) = self.slots[slot as usize].as_ref().filter(at_its_place) else {
-                superseded = true;
-                continue;
-            };
-            // Clean, and too young to leave: there is nothing to do for it.
-            if entry.version < dirty_since && entry.version >= evict_limit {
-                continue;
-            }
-            let same_record_as_last = entries.last().is_some_and(|e| e.dirty_since == dirty_since);
-            if entries.len() >= limits.batch && !same_record_as_last {
-                durable_through = dirty_since;
-                break;
-            }
-            entries.push(Entry { base: entry.feature(), tail: None, ..entry.clone() });
-        }
-        (superseded || !entries.is_empty()).then(|| Aged {
-            entries,
-            durable_through,
-            evict_through: evict_limit.min(durable_through),
-        })
-    }
-
-    /// The age of the oldest change that is not persisted, by the log's clock.
-    pub fn oldest_dirty_ms(&self, partition: PartitionId) -> Option<i64> {
-        let p = &self.partitions[partition as usize];
-        let (oldest, _) = p.dirty.iter().find(|(dirty_since, slot)| {
-            self.slots[*slot as usize]
-                .as_ref()
-                .is_some_and(|e| e.dirty_since == *dirty_since && e.partition == partition)
-        })?;
-        p.dirty.time_at(oldest)
-    }
-
-    /// Announces a reader of both tiers: what it must not see in the delegate is remembered until the ticket is dropped.
-    pub fn reader(&self) -> ReaderTicket {
-        self.readers.begin(self.generation, self.step)
-    }
-
-    /// True when a delegate row of this id is hidden from that reader: the id was here when the reader began.
-    pub fn hides(&self, reader: &ReaderTicket, id: &str) -> bool {
-        if off(Safeguard::Masking) {
-            return false;
-        }
-        match self.get(id) {
-            Some(entry) if entry.entered <= reader.step() || off(Safeguard::OwnMoment) => true,
-            _ => self.readers.was_evicted_from(reader, id),
-        }
-    }
-
-    /// Every id that is hidden from that reader, tombstones included.
-    pub fn hidden_from(&self, reader: &ReaderTicket) -> Vec<FeatureId> {
-        let here = self.slots.iter().flatten().filter(|e| e.entered <= reader.step()).map(|e| e.id.clone());
-        here.chain(self.readers.evicted_from(reader)).collect()
-    }
-
-    /// What matches, in no particular order. Uses the best index that the filter allows.
-    pub fn select(&self, filter: &Filter) -> Vec<Match> {
-        let mut matches = Vec::new();
-        let (boxes, rest) = filter.boxes_and_rest();
-        // Most of what a box finds lies in it whole: then the geometry need not be looked at.
-        let selects = |entry: &Entry, feature: &Feature| match &entry.bounds {
-            Some(b) if boxes.iter().all(|r| r.contains(b)) => rest.iter().all(|f| evaluate::matches(f, feature)),
-            _ => evaluate::matches(filter, feature),
-        };
-        let mut check = |slot: u32| {
-            if let Some(entry) = &self.slots[slot as usize]
-                && let Some(feature) = entry.feature()
-                && selects(entry, &feature)
-            {
-                matches.push(Match { feature, version: entry.version });
-            }
-        };
-        if let Some(ids) = filter.id_set() {
-            ids.list.iter().filter_map(|id| self.by_id.get(id)).for_each(|slot| check(*slot));
-        } else if let Some(bounds) = filter.bounds_of_located() {
-            self.by_space.query(&bounds, &mut check);
-            if filter.may_lack_geometry() {
-                self.without_geometry.iter().for_each(|slot| check(*slot));
-            }
-        } else if let Some((index, value)) = self.equality(filter) {
-            index.equal_to(value).for_each(check);
-        } else {
-            (0..self.slots.len() as u32).for_each(check);
-        }
-        matches
-    }
-
-    /// The envelope of the features here.
-    pub fn bounds(&self) -> Option<Rect> {
-        self.by_space.bounds()
-    }
-
-    /// An equality in the filter that a property's index answers.
-    fn equality<'a>(&'a self, filter: &'a Filter) -> Option<(&'a ByValue, &'a crate::model::Value)> {
-        match filter {
-            Filter::And(all) => all.iter().find_map(|f| self.equality(f)),
-            Filter::Compare {
-                op: CompareOp::Equal,
-                left: Operand::Property(p),
-                right: Operand::Literal(v),
-                match_case: true,
-            }
-            | Filter::Compare {
-                op: CompareOp::Equal,
-                left: Operand::Literal(v),
-                right: Operand::Property(p),
-                match_case: true,
-            } => self.by_value.iter().find(|(slot, _)| slot == p).map(|(_, index)| (index, v)),
-            _ => None,
-        }
     }
 
     /// Puts a new state of a feature in its place.

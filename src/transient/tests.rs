@@ -1,5 +1,6 @@
 use super::*;
-use crate::model::{Geometry, Value};
+use crate::model::{Append, Change, Expected, Geometry, Patch, Persisted, Value};
+use crate::query::{CompareOp, Filter, Operand};
 
 fn feature_type() -> FeatureType {
     toml::from_str(

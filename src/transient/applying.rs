@@ -1,0 +1,176 @@
+//! Applying changes: what a record makes of the feature that was there.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::track::Tail;
+use super::{Decision, Known, Step, TransientIndex};
+use crate::model::change::set_values;
+use crate::model::{Append, Change, Expected, Feature, FeatureId, Offset, PartitionId, Patch, Rect, TrackShape};
+use crate::sabotage::{Safeguard, off};
+
+/// What there was under an id before a record.
+enum BuildsOn {
+    Feature(Arc<Feature>),
+    Nothing,
+    /// The delegate already includes the record, or has outlived it.
+    Later,
+}
+
+impl TransientIndex {
+    /// The ids whose base must be known before these changes can be applied: patched, not in the index, and not put or
+    /// deleted earlier in the same changes.
+    pub fn bases_needed<'a>(&self, changes: impl Iterator<Item = &'a Change> + Clone) -> Vec<FeatureId> {
+        if changes.clone().all(Change::is_full) {
+            return Vec::new();
+        }
+        let mut seen: FxHashMap<&FeatureId, bool> = FxHashMap::default();
+        for change in changes {
+            let id = change.id();
+            if !self.by_id.contains_key(id) {
+                seen.entry(id).or_insert(!change.is_full());
+            }
+        }
+        let mut needed: Vec<FeatureId> =
+            seen.into_iter().filter(|(_, patched)| *patched).map(|(id, _)| id.clone()).collect();
+        needed.sort_unstable();
+        needed
+    }
+
+    /// Applies the changes of one record (or run) in one step. `bases` has what [`Self::bases_needed`] asked for; they may be
+    /// newer than this record.
+    pub fn apply(&mut self, step: Step, changes: &[Change], bases: &FxHashMap<FeatureId, Known>) {
+        self.step += 1;
+        for change in changes {
+            match change {
+                Change::If(expected, change) => self.change_if(step, expected, change, bases),
+                change => self.change(step, change, true, bases),
+            }
+        }
+        let partition = &mut self.partitions[step.partition as usize];
+        partition.dirty.note_time(step);
+        partition.applied = step.offset + 1;
+        partition.changed_through = step.offset + 1;
+    }
+
+    /// `unconditional`: a change that is full makes what was there before irrelevant.
+    fn change(&mut self, step: Step, change: &Change, unconditional: bool, bases: &FxHashMap<FeatureId, Known>) {
+        match change {
+            Change::Put(feature) => self.set(step, &feature.id, Some(feature.clone()), unconditional),
+            Change::Delete(id) if off(Safeguard::Tombstones) => {
+                if let Some(slot) = self.by_id.get(id) {
+                    self.evict(*slot);
+                }
+            }
+            Change::Delete(id) => self.set(step, id, None, unconditional),
+            Change::Patch(patch) => self.patch(step, patch, bases),
+            Change::Append(append) => self.append(step, append, bases),
+            Change::If(..) => {}
+        }
+    }
+
+    /// Decides a conditional change, as every instance does that comes to this place of the log: by what this index holds, or
+    /// by a base that is not later. A later base tells that it has been decided elsewhere, and includes the effect.
+    fn change_if(&mut self, step: Step, expected: &Expected, change: &Change, bases: &FxHashMap<FeatureId, Known>) {
+        let now = match (self.get(change.id()), bases.get(change.id())) {
+            (Some(entry), _) => entry.base.is_some().then_some(entry.version),
+            (None, Some(Known::Row(_, version) | Known::Deleted(version))) if *version == step.offset => return,
+            (None, Some(Known::Row(_, version) | Known::Deleted(version))) if *version > step.offset => {
+                return self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Unknown);
+            }
+            (None, Some(Known::Row(_, version))) => Some(*version),
+            (None, _) => None,
+        };
+        if expected.holds(now) || off(Safeguard::Conditions) {
+            self.change(step, change, false, bases);
+        } else {
+            self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Failed);
+        }
+    }
+
+    /// What became of the conditional change at this offset, which has been applied.
+    pub fn decision(&self, partition: PartitionId, offset: Offset) -> Decision {
+        self.partitions[partition as usize].decisions.of(offset)
+    }
+
+    /// Takes up what the delegate has refused, as a marker's `except` would have kept it: before anything is applied, in the
+    /// order of the versions.
+    pub fn restore(&mut self, partition: PartitionId, id: &FeatureId, version: Offset, feature: Option<Arc<Feature>>) {
+        // It was dirty since before the watermark, whatever changed it last.
+        let since = version.min(self.partitions[partition as usize].applied.saturating_sub(1));
+        self.set(Step { partition, offset: version, since, time_ms: i64::MIN }, id, feature, true);
+    }
+
+    fn patch(&mut self, step: Step, patch: &Patch, bases: &FxHashMap<FeatureId, Known>) {
+        if let BuildsOn::Feature(base) = self.base_of(step, &patch.id, bases) {
+            self.set(step, &patch.id, Some(Arc::new(patch.apply(&base))), false);
+        }
+    }
+
+    fn append(&mut self, step: Step, append: &Append, bases: &FxHashMap<FeatureId, Known>) {
+        let Some(shape) = self.track else { return };
+        if let Some(slot) = self.by_id.get(&append.id).copied()
+            && self.slots[slot as usize].as_ref().is_some_and(|e| e.base.is_some())
+        {
+            return self.grow(step, slot, append, shape);
+        }
+        let track = match self.base_of(step, &append.id, bases) {
+            BuildsOn::Feature(base) => append.apply(Some(&base), &shape),
+            BuildsOn::Nothing => append.apply(None, &shape),
+            BuildsOn::Later => return,
+        };
+        self.set(step, &append.id, Some(Arc::new(track)), false);
+    }
+
+    /// Appends to a track that is here, at a cost that does not depend on its length.
+    fn grow(&mut self, step: Step, slot: u32, append: &Append, shape: TrackShape) {
+        let Some(entry) = self.slots[slot as usize].as_mut() else { return };
+        self.bytes -= entry.heap_bytes();
+        let Some(base) = &mut entry.base else { return };
+        entry.tail.get_or_insert_with(|| Box::new(Tail::new(shape))).append(base, &append.fixes);
+        if !append.properties.is_empty() {
+            // The line itself is shared, not copied.
+            let changed = Arc::make_mut(base);
+            let old = self.by_value.iter().map(|(p, _)| changed.value(*p).clone()).collect::<Vec<_>>();
+            set_values(&mut changed.properties, &append.properties);
+            for ((property, index), old) in self.by_value.iter_mut().zip(&old) {
+                index.replace(Some(old), Some(changed.value(*property)), slot);
+            }
+        }
+        entry.version = step.offset;
+        let old = entry.bounds;
+        for f in &append.fixes {
+            let at = Rect { min_x: f.x, min_y: f.y, max_x: f.x, max_y: f.y };
+            // May be larger than the line is, when a fix has replaced one; what is found by it is looked at.
+            entry.bounds = Some(entry.bounds.map_or(at, |b| b.union(&at)));
+        }
+        self.bytes += entry.heap_bytes();
+        match (old, entry.bounds) {
+            (Some(o), Some(n)) if o != n => self.by_space.update(o, n, slot),
+            (None, Some(n)) => {
+                self.by_space.insert(n, slot);
+                self.without_geometry.remove(&slot);
+            }
+            _ => {}
+        }
+    }
+
+    /// What a change that is not full finds of its feature.
+    fn base_of(&self, step: Step, id: &FeatureId, bases: &FxHashMap<FeatureId, Known>) -> BuildsOn {
+        if let Some(entry) = self.get(id) {
+            return entry.feature().map_or(BuildsOn::Nothing, BuildsOn::Feature);
+        }
+        match bases.get(id) {
+            // A row of version 0 may be another program's, and to set the same values again is harmless.
+            Some(Known::Row(feature, 0)) => BuildsOn::Feature(feature.clone()),
+            Some(Known::Row(_, version) | Known::Deleted(version))
+                if *version >= step.offset && !off(Safeguard::Versions) =>
+            {
+                BuildsOn::Later
+            }
+            Some(Known::Row(feature, _)) => BuildsOn::Feature(feature.clone()),
+            _ => BuildsOn::Nothing,
+        }
+    }
+}
