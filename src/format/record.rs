@@ -18,6 +18,9 @@
 //! | text | varint length, bytes |
 //! | varint | LEB128 of an unsigned 64-bit number |
 //!
+//! The ids of properties and the values are those of the schema's version that the record names. Under a later one, missing
+//! values are null, and values are widened as their properties were.
+//!
 //! `A1` begins no UTF-8 text, so a JSON value of a foreign producer is told apart by its first byte. The version is that of the
 //! oldest reader that understands the record: a new kind or tag raises it in the records that use it.
 
@@ -426,19 +429,19 @@ fn take_changes(source: &mut Source<'_>, ft: &FeatureType) -> Result<Record, Rec
     let n = source.count()?;
     let mut changes = Vec::new();
     for _ in 0..n {
-        changes.push(take_change(source, ft)?);
+        changes.push(take_change(source, ft, version)?);
     }
     Ok(Record::Changes { run, changes })
 }
 
-fn take_change(source: &mut Source<'_>, ft: &FeatureType) -> Result<Change, RecordError> {
+/// `version`: of the schema that it was written under, this one or an earlier one.
+fn take_change(source: &mut Source<'_>, ft: &FeatureType, version: u32) -> Result<Change, RecordError> {
     let slots = ft.properties.len();
-    let of_the_type = |slot: usize, value: &Value| {
-        if slot < slots && value.is_of(ft.properties[slot].kind) {
-            Ok(())
-        } else {
-            Err(RecordError::Poison(format!("a value does not suit the property of id {slot}")))
-        }
+    let of_the_type = |slot: usize, value: Value| {
+        let unsuitable = || RecordError::Poison(format!("a value does not suit the property of id {slot}"));
+        let kind = ft.properties.get(slot).ok_or_else(unsuitable)?.kind;
+        let value = if version < ft.schema_version { value.widened(kind) } else { value };
+        if value.is_of(kind) { Ok(value) } else { Err(unsuitable()) }
     };
     Ok(match source.byte()? {
         PUT => {
@@ -448,9 +451,7 @@ fn take_change(source: &mut Source<'_>, ft: &FeatureType) -> Result<Change, Reco
             }
             let mut properties = Vec::with_capacity(n);
             for slot in 0..n {
-                let value = source.value()?;
-                of_the_type(slot, &value)?;
-                properties.push(value);
+                properties.push(of_the_type(slot, source.value()?)?);
             }
             Change::Put(Arc::new(Feature { id, geometry, properties }))
         }
@@ -487,7 +488,7 @@ fn take_change(source: &mut Source<'_>, ft: &FeatureType) -> Result<Change, Reco
             if source.rest.first() == Some(&IF) {
                 return Err(poison("a condition within a condition"));
             }
-            Change::If(expected, Box::new(take_change(source, ft)?))
+            Change::If(expected, Box::new(take_change(source, ft, version)?))
         }
         _ => return Err(poison("an unknown kind of change")),
     })
@@ -507,14 +508,13 @@ fn take_fixes(source: &mut Source<'_>) -> Result<Vec<Coord>, RecordError> {
 
 fn take_properties(
     source: &mut Source<'_>,
-    of_the_type: &impl Fn(usize, &Value) -> Result<(), RecordError>,
+    of_the_type: &impl Fn(usize, Value) -> Result<Value, RecordError>,
 ) -> Result<Vec<(u16, Value)>, RecordError> {
     let n = source.count()?;
     let mut properties = Vec::new();
     for _ in 0..n {
         let (slot, value): (u16, Value) = (source.small()?, source.value()?);
-        of_the_type(slot.into(), &value)?;
-        properties.push((slot, value));
+        properties.push((slot, of_the_type(slot.into(), value)?));
     }
     Ok(properties)
 }

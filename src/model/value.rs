@@ -73,6 +73,14 @@ impl Value {
         }
     }
 
+    /// As a value of `kind`, to which its own type widens; any other one as it is.
+    pub fn widened(self, kind: PropertyType) -> Value {
+        match (self, kind) {
+            (Value::Int(n), PropertyType::Number) if i32::try_from(n).is_ok() => Value::Number(n as f64),
+            (value, _) => value,
+        }
+    }
+
     /// The order of two values of one property type: nulls last, text by the bytes of its UTF-8 (`COLLATE "C"`).
     /// Integers compare with numbers by value, for literals in filters.
     pub fn sort_cmp(&self, other: &Value) -> Ordering {
@@ -188,6 +196,11 @@ impl PropertyType {
                     .map_err(|_| "not base64".to_string())
             }
         }
+    }
+
+    /// True when each value of this type is one of `wider` too, exactly: what was written under the one is read under the other.
+    pub fn widens_to(self, wider: PropertyType) -> bool {
+        matches!((self, wider), (PropertyType::Int32, PropertyType::Int64 | PropertyType::Number))
     }
 
     /// The name of this type in settings, `POST /collections` and messages.

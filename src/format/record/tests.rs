@@ -150,6 +150,58 @@ fn later_releases_and_schemas_are_not_poison() {
 }
 
 #[test]
+fn records_of_an_earlier_schema_are_read_under_a_later_one() {
+    let mut earlier: FeatureType = serde_json::from_str(
+        r#"{"name":"t","schema_version":1,"properties":[{"name":"n","type":"int32","nullable":false}]}"#,
+    )
+    .unwrap();
+    earlier.properties.push(Property { name: "m".into(), ..earlier.properties[0].clone() });
+    let mut later = FeatureType { schema_version: 3, ..earlier.clone() };
+    later.properties[0].kind = PropertyType::Number;
+    later.properties[1].kind = PropertyType::Int64;
+    later.properties.push(Property { name: "new".into(), nullable: true, ..earlier.properties[0].clone() });
+    let values = |a: Value| vec![(0, a), (1, Value::Int(-7))];
+    let changes = |a: Value| {
+        let put = Feature { id: "a".into(), geometry: None, properties: vec![a.clone(), Value::Int(-7)] };
+        let patch = Change::Patch(Patch { id: "a".into(), geometry: None, properties: values(a) });
+        let changes = vec![Change::Put(Arc::new(put)), patch.clone(), Change::If(Expected::Present, Box::new(patch))];
+        Record::Changes { run: Run::WHOLE, changes }
+    };
+    let bytes = encode(&changes(Value::Int(i32::MIN.into())), 1);
+    assert_eq!(decode(None, Some(&bytes), &earlier), Ok(changes(Value::Int(i32::MIN.into()))));
+    assert_eq!(decode(None, Some(&bytes), &later), Ok(changes(Value::Number(i32::MIN.into()))));
+    // Under its own version a value of another type is as wrong as ever, and one that no earlier type had as well.
+    let own = encode(&changes(Value::Int(5)), 3);
+    assert!(matches!(decode(None, Some(&own), &later), Err(RecordError::Poison(_))));
+    let never = encode(&changes(Value::Int(1 << 40)), 1);
+    assert!(matches!(decode(None, Some(&never), &later), Err(RecordError::Poison(_))));
+}
+
+/// What the first release wrote: one record of each of its kinds, byte by byte.
+#[test]
+fn records_of_the_first_format_are_read() {
+    let ft = ft();
+    let put =
+        [&[0xa1, 1, 1, 7, 1, 1, 1, 1, 1, b'a', 21][..], Geometry::point(1.0, 2.0).unwrap().wkb(), &[1, 5, 1, b'x']]
+            .concat();
+    let patch = [0xa1, 1, 1, 7, 1, 1, 1, 2, 1, b'a', 1, 1, 1, 3, 3];
+    let delete = [0xa1, 1, 1, 7, 1, 1, 1, 3, 1, b'a'];
+    let part = [0xa1, 1, 1, 7, 1, 2, 9, 0, 0, 0, 0, 0, 0, 0, 1, 3, 1, b'a'];
+    let marker = [0xa1, 1, 2, 5, 4, 1, 1, b'a'];
+    let decoded = |bytes: &[u8]| decode(None, Some(bytes), &ft).unwrap();
+    let properties = vec![Value::String("x".into())];
+    let feature = Feature { id: "a".into(), geometry: Some(Geometry::point(1.0, 2.0).unwrap()), properties };
+    assert_eq!(decoded(&put), whole(Change::Put(Arc::new(feature))));
+    let properties = vec![(1, Value::Int(-2))];
+    assert_eq!(decoded(&patch), whole(Change::Patch(Patch { id: "a".into(), geometry: Some(None), properties })));
+    assert_eq!(decoded(&delete), whole(Change::Delete("a".into())));
+    let run = Run { part: 1, of: 2, id: 9 };
+    assert_eq!(decoded(&part), Record::Changes { run, changes: vec![Change::Delete("a".into())] });
+    let except = vec!["a".into()];
+    assert_eq!(decoded(&marker), Record::Persisted(Persisted { durable_through: 5, evict_through: 4, except }));
+}
+
+#[test]
 fn no_value_deletes_the_key() {
     assert_eq!(decode(Some(b"a"), None, &ft()), Ok(whole(Change::Delete("a".into()))));
     for key in [None, Some(&b""[..]), Some(&b"\xff"[..])] {
