@@ -8,6 +8,7 @@ pub mod feature;
 pub mod feature_type;
 pub mod geometry;
 pub mod position;
+pub mod schema_change;
 pub mod table;
 pub mod track;
 pub mod value;
