@@ -51,6 +51,15 @@ impl State {
         }
         Ok(table)
     }
+
+    /// For what must not be done under another version of the schema.
+    fn table_as_known(&mut self, feature_type: &FeatureType) -> Result<&mut Table, DelegateError> {
+        let table = self.table(feature_type)?;
+        match table.feature_type.schema_version {
+            have if have == feature_type.schema_version => Ok(table),
+            have => Err(DelegateError::wrong_schema(feature_type, have)),
+        }
+    }
 }
 
 impl Table {
@@ -130,6 +139,21 @@ impl Delegate for MemoryDelegate {
         Ok(())
     }
 
+    async fn alter(&self, from: &FeatureType, to: &FeatureType) -> Result<bool, DelegateError> {
+        let mut state = self.state.lock();
+        let Some(table) = state.types.get_mut(&from.name).filter(|t| t.feature_type == *from) else { return Ok(false) };
+        table.feature_type = to.clone();
+        let rows = Arc::make_mut(&mut table.rows).values_mut().map(|row| &mut row.feature);
+        let refused = table.refused.values_mut().filter_map(|r| r.entry.feature.as_mut());
+        for feature in rows.chain(refused) {
+            for (value, property) in Arc::make_mut(feature).properties.iter_mut().zip(&to.properties) {
+                *value = std::mem::take(value).widened(property.kind);
+            }
+        }
+        state.revision += 1;
+        Ok(true)
+    }
+
     async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError> {
         let mut state = self.state.lock();
         if let Some(table) = state.types.remove(name) {
@@ -148,7 +172,7 @@ impl Delegate for MemoryDelegate {
 
     async fn persist(&self, feature_type: &FeatureType, batch: PersistBatch) -> Result<Persisting, DelegateError> {
         let mut state = self.state.lock();
-        let table = state.table(feature_type)?;
+        let table = state.table_as_known(feature_type)?;
         let watermark = table
             .watermarks
             .get_mut(batch.partition as usize)
@@ -173,12 +197,12 @@ impl Delegate for MemoryDelegate {
     }
 
     async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
-        Ok(self.state.lock().table(feature_type)?.refused.values().cloned().collect())
+        Ok(self.state.lock().table_as_known(feature_type)?.refused.values().cloned().collect())
     }
 
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {
         let mut state = self.state.lock();
-        let table = state.table(feature_type)?;
+        let table = state.table_as_known(feature_type)?;
         Ok(Bases { bases: ids.iter().map(|id| table.base(id)).collect(), watermarks: table.watermarks.clone() })
     }
 

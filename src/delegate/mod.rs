@@ -128,6 +128,15 @@ impl DelegateError {
         ))
     }
 
+    /// The caller's feature type is of another version than the catalogue's: a row written or a base read under it would miss
+    /// properties.
+    pub fn wrong_schema(asked: &FeatureType, have: u32) -> DelegateError {
+        DelegateError::Mismatch(format!(
+            "feature type '{}' is at schema version {have} there, this instance is at {}",
+            asked.name, asked.schema_version
+        ))
+    }
+
     /// A type over a table of others, where there can be none.
     pub fn no_tables_of_others(feature_type: &FeatureType) -> DelegateError {
         let what = "only the clustered stack, with PostGIS, has types over tables that were there before";
@@ -160,6 +169,15 @@ pub trait Delegate: Send + Sync + 'static {
     /// Enters a type and makes its table; watermarks of 0 for every partition. `Exists` when the name is taken, by a type or
     /// by a table that is not ours.
     async fn create(&self, feature_type: &FeatureType) -> Result<(), DelegateError>;
+
+    /// Moves a type of the catalogue from one version to the next, its table with it, in one transaction; false, and nothing
+    /// done, when the catalogue has not `from` any more. `to` is what [`FeatureType::changed_to`] makes of it. A table of others is
+    /// never altered, only looked at: `Mismatch` when it has not what the next version says. `Unavailable` when readers kept
+    /// the table busy for too long.
+    ///
+    /// From then on [`Self::persist`], [`Self::load`] and [`Self::refused`] are `Mismatch` to callers with another version; a
+    /// [`Snapshot`] may be one of an earlier version still, and reads what that has.
+    async fn alter(&self, from: &FeatureType, to: &FeatureType) -> Result<bool, DelegateError>;
 
     /// Takes a type, its watermarks and its bookkeeping out of the catalogue; `purge` drops its table too. One that is gone
     /// is no error. Without `purge` a later `create` of that name with the same columns takes the table as it is, its rows

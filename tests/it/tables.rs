@@ -92,6 +92,10 @@ impl Delegate for OverTables {
         self.postgis.create(&over(t)).await
     }
 
+    async fn alter(&self, from: &FeatureType, to: &FeatureType) -> Result<bool, DelegateError> {
+        self.postgis.alter(&over(from), &over(to)).await
+    }
+
     async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError> {
         self.postgis.remove(name, purge).await
     }

@@ -96,6 +96,11 @@ impl Delegate for GeoPackage {
         self.write(move |connection| schema::create(connection, &feature_type)).await
     }
 
+    async fn alter(&self, from: &FeatureType, to: &FeatureType) -> Result<bool, DelegateError> {
+        let (from, to) = (from.clone(), to.clone());
+        self.write(move |connection| schema::alter(connection, &from, &to)).await
+    }
+
     async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError> {
         let name = name.to_owned();
         self.write(move |connection| schema::remove(connection, &name, purge)).await

@@ -22,6 +22,7 @@ pub fn persist(
     if *watermark != batch.expected {
         return Ok(Persisting::Conflict(*watermark));
     }
+    schema::check_version(&tx, feature_type)?;
     schema::set_watermark(&tx, feature_type, batch.partition, &batch.next)?;
 
     let mut writer = RowWriter::new(&tx, feature_type, batch.partition)?;

@@ -33,6 +33,7 @@ const SCAN_END: Duration = Duration::from_secs(10);
 /// See [`crate::delegate::Delegate::load`].
 pub fn load(connection: &Connection, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {
     let watermarks = schema::watermarks(connection, feature_type)?;
+    schema::check_version(connection, feature_type)?;
     let mut live = connection.prepare_cached(&format!("{} WHERE id = ?1", select(feature_type)))?;
     let mut deleted = connection
         .prepare_cached("SELECT version FROM gpkgext_alluvium_deleted WHERE feature_type = ?1 AND id = ?2")?;
@@ -53,6 +54,7 @@ pub fn load(connection: &Connection, feature_type: &FeatureType, ids: &[FeatureI
 /// See [`crate::delegate::Delegate::refused`].
 pub fn refused(connection: &Connection, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
     schema::watermarks(connection, feature_type)?;
+    schema::check_version(connection, feature_type)?;
     let mut statement = connection.prepare(
         "SELECT id, partition, version, reason, geometry, properties FROM gpkgext_alluvium_refused
          WHERE feature_type = ?1",

@@ -67,6 +67,8 @@ fn decode(kind: PropertyType, stored: ValueRef<'_>) -> Option<Value> {
         (_, ValueRef::Null) => Value::Null,
         (PropertyType::String, _) => Value::String(text()?.into()),
         (PropertyType::Int32 | PropertyType::Int64, ValueRef::Integer(n)) => Value::Int(n),
+        // Of a column that has been widened since this reader's version of the schema; it has the integers still.
+        (PropertyType::Int32, ValueRef::Real(x)) if x.fract() == 0.0 => Value::Int(x as i64),
         (PropertyType::Number, ValueRef::Real(x)) => Value::Number(x),
         (PropertyType::Number, ValueRef::Integer(n)) => Value::Number(n as f64),
         (PropertyType::Boolean, ValueRef::Integer(n)) => Value::Bool(n != 0),

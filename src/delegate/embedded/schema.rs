@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::row::column_type;
 use crate::delegate::sql::{VERSION, quoted};
 use crate::delegate::{DelegateError, same_columns};
-use crate::model::{FeatureType, PartitionId, Watermark};
+use crate::model::{FeatureType, PartitionId, Property, Watermark};
 
 /// 'GPKG', in the file's header.
 const APPLICATION_ID: i64 = 0x4750_4b47;
@@ -87,6 +87,10 @@ fn from_json(text: &str) -> Result<FeatureType, DelegateError> {
     serde_json::from_str(text).map_err(|e| DelegateError::Mismatch(format!("a feature type in the catalogue: {e}")))
 }
 
+fn to_json(feature_type: &FeatureType) -> Result<String, DelegateError> {
+    serde_json::to_string(feature_type).map_err(|e| DelegateError::Mismatch(e.to_string()))
+}
+
 /// The watermark of each partition, of the type as the caller knows it.
 pub fn watermarks(connection: &Connection, feature_type: &FeatureType) -> Result<Vec<Watermark>, DelegateError> {
     let mut statement = connection.prepare_cached(
@@ -157,7 +161,7 @@ pub fn create(connection: &mut Connection, feature_type: &FeatureType) -> Result
         _ => create_table(&tx, feature_type)?,
     }
     create_indexes(&tx, feature_type)?;
-    let json = serde_json::to_string(feature_type).map_err(|e| DelegateError::Mismatch(e.to_string()))?;
+    let json = to_json(feature_type)?;
     tx.execute("INSERT OR REPLACE INTO gpkgext_alluvium_catalogue VALUES (?1, ?2, TRUE)", [name, &json])?;
     for partition in 0..feature_type.partitions {
         set_watermark(&tx, feature_type, partition, &Watermark::default())?;
@@ -176,19 +180,14 @@ fn changed(tx: &Transaction<'_>) -> rusqlite::Result<usize> {
 
 fn create_table(tx: &Transaction<'_>, feature_type: &FeatureType) -> rusqlite::Result<()> {
     let name = &feature_type.name;
-    let not_null = |nullable| if nullable { "" } else { " NOT NULL" };
     let mut columns = vec!["fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL".into(), "id TEXT NOT NULL UNIQUE".into()];
     if let Some(g) = &feature_type.geometry {
         columns.push(format!("geom {}{}", g.kind.name().to_uppercase(), not_null(g.nullable)));
     }
-    for p in &feature_type.properties {
-        columns.push(format!("{} {}{}", quoted(&p.name), column_type(p.kind), not_null(p.nullable)));
-    }
+    columns.extend(feature_type.properties.iter().map(column_definition));
     columns.push(format!("{VERSION} INTEGER NOT NULL DEFAULT 0"));
     tx.execute_batch(&format!("CREATE TABLE {} ({})", quoted(name), columns.join(", ")))?;
 
-    let description =
-        if feature_type.description.is_empty() { feature_type.title() } else { &feature_type.description };
     let data_type = if feature_type.geometry.is_some() { "features" } else { "attributes" };
     let srs_id = feature_type.geometry.map(|g| g.epsg);
     if let Some(epsg) = srs_id {
@@ -199,7 +198,7 @@ fn create_table(tx: &Transaction<'_>, feature_type: &FeatureType) -> rusqlite::R
     }
     tx.execute(
         "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, srs_id) VALUES (?1, ?2, ?1, ?3, ?4)",
-        params![name, data_type, description, srs_id],
+        params![name, data_type, description(feature_type), srs_id],
     )?;
     let Some(g) = &feature_type.geometry else { return Ok(()) };
     tx.execute(
@@ -212,6 +211,19 @@ fn create_table(tx: &Transaction<'_>, feature_type: &FeatureType) -> rusqlite::R
         [name],
     )?;
     tx.execute_batch(&include_str!("rtree.sql").replace("{rtree}", &rtree(name)).replace("{table}", name))
+}
+
+fn not_null(nullable: bool) -> &'static str {
+    if nullable { "" } else { " NOT NULL" }
+}
+
+fn column_definition(property: &Property) -> String {
+    format!("{} {}{}", quoted(&property.name), column_type(property.kind), not_null(property.nullable))
+}
+
+/// What other programs show of the table.
+fn description(feature_type: &FeatureType) -> &str {
+    if feature_type.description.is_empty() { feature_type.title() } else { &feature_type.description }
 }
 
 /// The R-tree of a feature table.
@@ -229,6 +241,77 @@ fn create_indexes(tx: &Transaction<'_>, feature_type: &FeatureType) -> rusqlite:
             format!("DROP INDEX IF EXISTS {index}")
         })
     })
+}
+
+/// See [`crate::delegate::Delegate::alter`].
+pub fn alter(connection: &mut Connection, from: &FeatureType, to: &FeatureType) -> Result<bool, DelegateError> {
+    let tx = begin(connection)?;
+    let name = &from.name;
+    let known: Option<String> = tx
+        .query_row("SELECT feature_type FROM gpkgext_alluvium_catalogue WHERE name = ?1 AND attached", [name], |r| {
+            r.get(0)
+        })
+        .optional()?;
+    if known.map(|json| from_json(&json)).transpose()?.as_ref() != Some(from) {
+        return Ok(false);
+    }
+    for added in &to.properties[from.properties.len()..] {
+        tx.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {}", quoted(name), column_definition(added)))?;
+    }
+    create_indexes(&tx, to)?;
+    tx.execute("UPDATE gpkg_contents SET description = ?2 WHERE table_name = ?1", params![name, description(to)])?;
+    tx.execute("UPDATE gpkgext_alluvium_catalogue SET feature_type = ?2 WHERE name = ?1", [name, &to_json(to)?])?;
+    changed(&tx)?;
+    redefine_columns(&tx, from, to)?;
+    tx.commit()?;
+    Ok(true)
+}
+
+/// Gives columns their wider types and lets them be null: in the text of the table's definition, which SQLite recommends where
+/// nothing of what is stored changes (https://sqlite.org/lang_altertable.html, 7). Integers may stand in columns of either type.
+fn redefine_columns(tx: &Transaction<'_>, from: &FeatureType, to: &FeatureType) -> Result<(), DelegateError> {
+    let name = &from.name;
+    let find = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let before: String = tx.query_row(find, [name], |r| r.get(0))?;
+    let mut sql = before.clone();
+    for (old, new) in from.properties.iter().zip(&to.properties) {
+        let (old, new) = (column_definition(old), column_definition(new));
+        if old == new {
+            continue;
+        }
+        let Some((head, tail)) = sql.split_once(&old) else {
+            let what =
+                format!("table '{name}' of the file was made otherwise than by this server: it has no column {old}");
+            return Err(DelegateError::Mismatch(what));
+        };
+        sql = format!("{head}{new}{tail}");
+    }
+    if sql == before {
+        return Ok(());
+    }
+    let version: i64 = tx.query_row("PRAGMA schema_version", [], |r| r.get(0))?;
+    tx.execute_batch("PRAGMA writable_schema = ON")?;
+    let written = tx
+        .execute("UPDATE sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1", [name, &sql])
+        // Has every connection read the definitions again.
+        .and_then(|_| tx.execute_batch(&format!("PRAGMA schema_version = {}", version + 1)));
+    tx.execute_batch("PRAGMA writable_schema = RESET")?;
+    Ok(written?)
+}
+
+/// What must not be done under another version of the schema than the catalogue's asks this first.
+pub fn check_version(connection: &Connection, feature_type: &FeatureType) -> Result<(), DelegateError> {
+    let have: Option<u32> = connection
+        .prepare_cached(
+            "SELECT ifnull(feature_type ->> 'schema_version', 0) FROM gpkgext_alluvium_catalogue
+             WHERE name = ?1 AND attached",
+        )?
+        .query_row([&feature_type.name], |r| r.get(0))
+        .optional()?;
+    match have {
+        Some(have) if have != feature_type.schema_version => Err(DelegateError::wrong_schema(feature_type, have)),
+        _ => Ok(()),
+    }
 }
 
 /// Takes a type out of the catalogue, with `purge` also the table, if we have made it.

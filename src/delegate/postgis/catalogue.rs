@@ -1,5 +1,8 @@
 //! The feature types, their tables and their watermarks.
 
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
 use super::PostGisSettings;
 use super::connection::{Connection, parsed_at, text_at};
 use super::existing;
@@ -11,7 +14,7 @@ use crate::model::feature_type::GEOMETRY;
 use crate::model::{FeatureType, Watermark};
 
 /// Changes of the catalogue follow one another.
-const ONE_AT_A_TIME: &str = "BEGIN; UPDATE alluvium.revision SET revision = revision + 1";
+pub const ONE_AT_A_TIME: &str = "BEGIN; UPDATE alluvium.revision SET revision = revision + 1";
 
 /// What stands after `FROM` in a query over a type.
 pub fn relation(settings: &PostGisSettings, t: &FeatureType) -> String {
@@ -37,7 +40,7 @@ pub async fn read(connection: &mut Connection) -> Result<(u64, Vec<FeatureType>)
     Ok((revision, types))
 }
 
-fn parse_definition(json: &str) -> Result<FeatureType, DelegateError> {
+pub fn parse_definition(json: &str) -> Result<FeatureType, DelegateError> {
     serde_json::from_str(json).map_err(|e| DelegateError::Mismatch(format!("a feature type cannot be read: {e}")))
 }
 
@@ -93,11 +96,10 @@ pub async fn create(
 }
 
 /// Their names come from the table's, so that those of a table that is taken over are known again.
-fn create_indexes(table: &str, t: &FeatureType) -> String {
-    let index = |n: String| quoted(&format!("alluvium_{:08x}_{n}", crc32c::crc32c(t.name.as_bytes())));
+pub fn create_indexes(table: &str, t: &FeatureType) -> String {
     let mut sql = String::new();
     if t.geometry.is_some() {
-        let name = index("geom".into());
+        let name = index_name(t, "geom");
         sql += &format!("CREATE INDEX IF NOT EXISTS {name} ON {table} USING gist ({GEOMETRY}); ");
     }
     for (slot, p) in t.properties.iter().enumerate().filter(|(_, p)| p.index) {
@@ -106,9 +108,14 @@ fn create_indexes(table: &str, t: &FeatureType) -> String {
             crate::model::PropertyType::Json => format!("({}::text) COLLATE \"C\"", quoted(&p.name)),
             _ => quoted(&p.name),
         };
-        sql += &format!("CREATE INDEX IF NOT EXISTS {} ON {table} ({column}); ", index(slot.to_string()));
+        sql += &format!("CREATE INDEX IF NOT EXISTS {} ON {table} ({column}); ", index_name(t, slot));
     }
     sql
+}
+
+/// `of`: the property's id.
+pub fn index_name(t: &FeatureType, of: impl std::fmt::Display) -> String {
+    quoted(&format!("alluvium_{:08x}_{of}", crc32c::crc32c(t.name.as_bytes())))
 }
 
 pub async fn remove(
@@ -161,7 +168,21 @@ pub fn select_watermarks(t: &FeatureType) -> String {
 
 pub const WATERMARK_COLUMNS: usize = 4;
 
-pub fn read_watermarks(t: &FeatureType, rows: &[sqlx::postgres::PgRow]) -> Result<Vec<Watermark>, DelegateError> {
+/// A query of one column whose row [`check_version`] takes.
+pub fn select_version(t: &FeatureType) -> String {
+    let version = "COALESCE((definition ->> 'schema_version')::bigint, 0)";
+    format!("SELECT {version} FROM alluvium.catalogue WHERE name = {}", text(&t.name))
+}
+
+/// For what must not be done under another version of the schema. Rows of more columns are passed over.
+pub fn check_version(t: &FeatureType, rows: &[PgRow]) -> Result<(), DelegateError> {
+    match rows.iter().find(|row| row.len() == 1).map(|row| parsed_at(row, 0)).transpose()? {
+        Some(have) if have != t.schema_version => Err(DelegateError::wrong_schema(t, have)),
+        _ => Ok(()),
+    }
+}
+
+pub fn read_watermarks(t: &FeatureType, rows: &[PgRow]) -> Result<Vec<Watermark>, DelegateError> {
     let mut watermarks = Vec::with_capacity(rows.len());
     for row in rows {
         let incarnation = text_at(row, 0)?.unwrap_or_default();

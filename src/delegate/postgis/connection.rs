@@ -30,6 +30,11 @@ impl Connection {
         Ok(Connection { pooled: Some(pool.acquire().await?), limit })
     }
 
+    /// For what may take longer than statements do.
+    pub fn allow(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
     /// For a connection outside of any transaction.
     pub fn give_back(mut self) {
         drop(self.pooled.take());
@@ -65,15 +70,24 @@ impl Connection {
 
     /// Runs statements, separated by `;`; how many rows each of them affected.
     pub async fn run(&mut self, sql: String) -> Result<Vec<u64>, sqlx::Error> {
+        self.run_for_rows(sql).await.map(|(affected, _)| affected)
+    }
+
+    /// The same, with the rows that they gave.
+    pub async fn run_for_rows(&mut self, sql: String) -> Result<(Vec<u64>, Vec<PgRow>), sqlx::Error> {
         let Some(pooled) = &mut self.pooled else { return Err(sqlx::Error::PoolClosed) };
-        let results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(&mut **pooled);
-        let affected = results.try_filter_map(async |result| {
-            Ok(match result {
-                Either::Left(done) => Some(done.rows_affected()),
-                Either::Right(_) => None,
-            })
-        });
-        within(self.limit, affected.try_collect()).await
+        let run = async {
+            let (mut affected, mut rows) = (Vec::new(), Vec::new());
+            let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(&mut **pooled);
+            while let Some(result) = results.try_next().await? {
+                match result {
+                    Either::Left(done) => affected.push(done.rows_affected()),
+                    Either::Right(row) => rows.push(row),
+                }
+            }
+            Ok((affected, rows))
+        };
+        within(self.limit, run).await
     }
 
     /// Runs a query by `COPY` in the binary format and sends what comes, in pieces that may end anywhere. False when nobody
@@ -151,8 +165,9 @@ impl From<sqlx::Error> for DelegateError {
                 let message = d.message().to_owned();
                 match d.code().as_deref() {
                     // undefined_table, undefined_column, datatype_mismatch, undefined_object, undefined_function
-                    // invalid_schema_name, feature_not_supported (a prepared statement whose table was altered)
-                    Some("42P01" | "42703" | "42804" | "42704" | "42883" | "3F000" | "0A000") => {
+                    // invalid_schema_name, feature_not_supported (a prepared statement whose table was altered, a column that a
+                    // view shows), duplicate_column
+                    Some("42P01" | "42703" | "42804" | "42704" | "42883" | "3F000" | "0A000" | "42701") => {
                         DelegateError::Mismatch(message)
                     }
                     _ => DelegateError::Unavailable(message),
@@ -172,6 +187,11 @@ impl From<sqlx::Error> for DelegateError {
 pub fn blames_a_row(e: &sqlx::Error) -> bool {
     let code = e.as_database_error().and_then(|d| d.code());
     code.is_some_and(|c| ["22", "23", "44", "54", "P0"].iter().any(|class| c.starts_with(class)) || c == "XX000")
+}
+
+/// True of a lock that was not to be had within `lock_timeout`.
+pub fn is_lock_timeout(e: &sqlx::Error) -> bool {
+    e.as_database_error().and_then(|d| d.code()).is_some_and(|c| c == "55P03")
 }
 
 /// A value in the text format; `None`: null.

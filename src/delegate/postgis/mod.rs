@@ -8,6 +8,7 @@
 //! `existing` the tables that were there before, `import` what these say of themselves, `persist` and `read` the two ways,
 //! `row` and `copy` the values and the rows in the binary format.
 
+mod alter;
 mod catalogue;
 mod connection;
 mod copy;
@@ -169,6 +170,14 @@ impl Delegate for PostGis {
         let t = feature_type.clone();
         self.with_connection(|connection, settings| {
             Box::pin(async move { catalogue::create(connection, settings, &t).await })
+        })
+        .await
+    }
+
+    async fn alter(&self, from: &FeatureType, to: &FeatureType) -> Result<bool, DelegateError> {
+        let (from, to) = (from.clone(), to.clone());
+        self.with_connection(|connection, settings| {
+            Box::pin(async move { alter::alter(connection, settings, &from, &to).await })
         })
         .await
     }

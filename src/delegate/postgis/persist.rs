@@ -8,7 +8,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Arguments, Row as _};
 
 use super::PostGisSettings;
-use super::catalogue::{WATERMARK_COLUMNS, read_watermarks, select_watermarks, table};
+use super::catalogue::{WATERMARK_COLUMNS, check_version, read_watermarks, select_version, select_watermarks, table};
 use super::connection::{Connection, blames_a_row, parsed_at, text_at};
 use super::existing;
 use super::row::{Array, keys};
@@ -92,14 +92,16 @@ fn take_misfits(t: &FeatureType, entries: &mut Vec<PersistEntry>) -> Vec<(Persis
 /// See [`crate::delegate::Delegate::refused`].
 pub async fn refused(connection: &mut Connection, t: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
     let sql = format!(
-        "{}; SELECT id, partition, version, reason, geom, properties FROM alluvium.refused WHERE feature_type = {}",
+        "{}; {}; SELECT id, partition, version, reason, geom, properties FROM alluvium.refused WHERE feature_type = {}",
         select_watermarks(t),
+        select_version(t),
         text(&t.name)
     );
     let rows = connection.rows(sql).await?;
     let (watermarks, refused): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.len() == WATERMARK_COLUMNS);
     read_watermarks(t, &watermarks)?;
-    refused.iter().map(|row| read_refused(t, row)).collect()
+    check_version(t, &refused)?;
+    refused.iter().filter(|row| row.len() > 1).map(|row| read_refused(t, row)).collect()
 }
 
 fn read_refused(t: &FeatureType, row: &PgRow) -> Result<Refused, DelegateError> {
@@ -149,9 +151,15 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     async fn run(&self, connection: &mut Connection, care: Care) -> Result<Persisting, Failure> {
-        let affected = connection.run(format!("BEGIN; {}", self.move_watermark())).await?;
-        if affected.last() != Some(&1) {
+        let (moving, version) = (self.move_watermark(), select_version(self.t));
+        // Behind the lock on the watermark no other version comes: a change of the schema takes it too.
+        let (affected, rows) = connection.run_for_rows(format!("BEGIN; {moving}; {version}")).await?;
+        if affected.get(1) != Some(&1) {
             return self.conflict(connection).await.map_err(Failure::Other);
+        }
+        if let Err(e) = check_version(self.t, &rows) {
+            connection.run("ROLLBACK".into()).await?;
+            return Err(Failure::Other(e));
         }
         let mut refused: Refusals<'a> = self.misfits.iter().map(|(entry, reason)| (entry, reason.clone())).collect();
         match care {

@@ -18,7 +18,9 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::PostGisSettings;
-use super::catalogue::{WATERMARK_COLUMNS, read_watermarks, relation, select_watermarks};
+use super::catalogue::{
+    WATERMARK_COLUMNS, check_version, read_watermarks, relation, select_version, select_watermarks, table,
+};
 use super::connection::{Connection, Pieces, parsed_at, text_at, uncancelled};
 use super::copy::CopyReader;
 use super::row::{column_at, read, select_list};
@@ -135,14 +137,19 @@ impl PostGisSnapshot {
         Ok(snapshot)
     }
 
-    /// Also runs a query of fewer columns than [`select_watermarks`] has; returns its rows.
+    /// Also runs queries of fewer columns than [`select_watermarks`] has; returns their rows.
     async fn open_with(
         pool: &PgPool,
         settings: &PostGisSettings,
         t: &Arc<FeatureType>,
         query: &str,
     ) -> Result<(PostGisSnapshot, Vec<PgRow>), DelegateError> {
-        let first = format!("{}; {query}", select_watermarks(t));
+        // Before there is a snapshot: a table that is written anew, for a column of another type, is empty to earlier ones.
+        let lock = match t.table {
+            Some(_) => String::new(),
+            None => format!("LOCK TABLE {} IN ACCESS SHARE MODE; ", table(settings, &t.name)),
+        };
+        let first = format!("{lock}{}; {query}", select_watermarks(t));
         let (transaction, rows) = Transaction::begin(pool.clone(), settings.clone(), first).await?;
         let (watermarks, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.len() == WATERMARK_COLUMNS);
         let watermarks = read_watermarks(t, &watermarks)?;
@@ -160,13 +167,15 @@ pub async fn load(
 ) -> Result<Bases, DelegateError> {
     let t = Arc::new(t.clone());
     let deleted = format!(
-        "SELECT id, version FROM alluvium.deleted WHERE feature_type = {} AND id = ANY({})",
+        "{}; SELECT id, version FROM alluvium.deleted WHERE feature_type = {} AND id = ANY({})",
+        select_version(&t),
         literal(&Bind::Text(t.name.clone())),
         literal(&Bind::Ids(ids.to_vec()))
     );
     let (mut snapshot, deleted) = PostGisSnapshot::open_with(pool, settings, &t, &deleted).await?;
+    check_version(&t, &deleted)?;
     let mut known: FxHashMap<FeatureId, Base> = FxHashMap::default();
-    for row in &deleted {
+    for row in deleted.iter().filter(|row| row.len() == 2) {
         known.insert(text_at(row, 0)?.unwrap_or_default().into(), Base::Deleted(parsed_at(row, 1)?));
     }
     if !ids.is_empty() {

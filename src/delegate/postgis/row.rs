@@ -43,7 +43,7 @@ fn geometry_type(g: &GeometryColumn) -> String {
 
 /// JSON is kept as text in its normal form (`json`, not `jsonb`, which orders members in its own way), so that both tiers
 /// compare it by the same bytes; other tools still see JSON.
-fn column_type(kind: PropertyType) -> &'static str {
+pub fn column_type(kind: PropertyType) -> &'static str {
     match kind {
         PropertyType::String => "text COLLATE \"C\"",
         PropertyType::Int32 => "integer",
@@ -62,7 +62,11 @@ fn column_type(kind: PropertyType) -> &'static str {
 pub fn select_list(t: &FeatureType) -> String {
     let mut columns = vec!["id".to_owned(), VERSION.to_owned()];
     columns.extend(t.geometry.map(|_| GEOMETRY.to_owned()));
-    columns.extend(t.properties.iter().map(|p| quoted(&p.name)));
+    columns.extend(t.properties.iter().map(|p| match p.kind {
+        // It may have been widened since this reader's version of the schema, under which its rows have the integers still.
+        PropertyType::Int32 => format!("{}::int4", quoted(&p.name)),
+        _ => quoted(&p.name),
+    }));
     columns.join(", ")
 }
 

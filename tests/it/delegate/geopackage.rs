@@ -141,6 +141,39 @@ async fn the_file_is_a_valid_geopackage() {
 }
 
 #[tokio::test]
+async fn a_changed_table_is_as_if_it_had_been_made_so() {
+    let (_directory, path) = file();
+    let declaration = |kind: &str, nullable: bool| {
+        let n = json!({"name": "n", "type": kind, "nullable": nullable, "index": true});
+        let m = json!({"name": "m", "type": "int32", "nullable": nullable});
+        FeatureType { incarnation: "i1".into(), ..(*feature_type(json!({"name": "t", "properties": [m, n]}))).clone() }
+    };
+    let first = declaration("int32", false);
+    let mut second = FeatureType { schema_version: 1, ..declaration("number", true) };
+    second.properties.push(serde_json::from_value(json!({"name": "new", "type": "date"})).unwrap());
+    {
+        let delegate = GeoPackage::open(&path).unwrap();
+        delegate.create(&first).await.unwrap();
+        let row = |id: &str, n| {
+            let properties = vec![Value::Int(1), Value::Int(n)];
+            put(Arc::new(Feature { id: id.into(), geometry: None, properties }), 1)
+        };
+        persist(&delegate, &first, (0..500).map(|n| row(&format!("r{n:03}"), n)).collect()).await;
+        assert!(delegate.alter(&first, &second).await.unwrap());
+    }
+    let delegate = GeoPackage::open(&path).unwrap();
+    let r007 = load(&delegate, &second, "r007").await;
+    assert!(matches!(&r007, Some(Base::Row(row)) if row.feature.value(1) == &Value::Number(7.0)), "{r007:?}");
+    let file = Connection::open(&path).unwrap();
+    let text = |sql: &str| -> String { file.query_row(sql, [], |r| r.get(0)).unwrap() };
+    assert_eq!(text("PRAGMA integrity_check"), "ok");
+    let columns = "SELECT group_concat(name || ' ' || type || ' ' || \"notnull\", ', ') FROM pragma_table_info('t')";
+    let expected = "fid INTEGER 1, id TEXT 1, m MEDIUMINT 0, n DOUBLE 0, alluvium_version INTEGER 1, new DATE 0";
+    assert_eq!(text(columns), expected);
+    assert_eq!(text("SELECT typeof(n) FROM t WHERE n = 7"), "real");
+}
+
+#[tokio::test]
 async fn reopening_keeps_everything() {
     let (_directory, path) = file();
     let ships = Arc::new(FeatureType { expiry: Expiry::Never, ..(*ships()).clone() });

@@ -87,6 +87,16 @@ impl Delegate for FaultyDelegate {
         self.shared.inner.create(feature_type).await
     }
 
+    async fn alter(&self, from: &FeatureType, to: &FeatureType) -> Result<bool, DelegateError> {
+        self.before().await?;
+        let altered = self.shared.inner.alter(from, to).await;
+        self.faults.lateness().await;
+        match self.faults.fate(Part::Delegate) {
+            Fate::FailsAfter => Err(DelegateError::Unavailable("a fault after".into())),
+            _ => altered,
+        }
+    }
+
     async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError> {
         self.shared.inner.remove(name, purge).await
     }
