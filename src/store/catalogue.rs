@@ -12,6 +12,9 @@ use crate::log::LogError;
 use crate::model::{FeatureType, GeometryKind, PartitionId, SchemaError};
 use crate::store::CatalogueError;
 
+/// How often a change is tried anew because somebody else's came first.
+const ROUNDS_FOR_CHANGES: usize = 8;
+
 /// What this instance has seen of the catalogue.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -78,7 +81,32 @@ impl Store {
         Ok(())
     }
 
-    /// A type of the settings: made when the catalogue has none of that name; one that differs is an error that says where.
+    /// Changes a feature type, its table with it: `change` makes the declaration that is wanted of the present one, perhaps more
+    /// than once. When it returns, the catalogue has it and this instance goes by it; others follow within their catalogue
+    /// interval. What may change, see [`FeatureType::changed_to`].
+    pub async fn change_feature_type(
+        &self,
+        name: &str,
+        change: impl Fn(&FeatureType) -> Result<FeatureType, SchemaError>,
+    ) -> Result<Arc<FeatureType>, CatalogueError> {
+        for _ in 0..ROUNDS_FOR_CHANGES {
+            // It may have been changed on another instance a moment ago.
+            self.refresh_catalogue().await?;
+            let known = self.feature_type(name).ok_or_else(|| CatalogueError::UnknownType(name.to_owned()))?;
+            let next = known.changed_to(&change(&known)?)?;
+            if next == *known {
+                return Ok(known);
+            }
+            if self.delegate.alter(&known, &next).await? {
+                self.refresh_catalogue().await?;
+                return self.feature_type(name).ok_or_else(|| CatalogueError::UnknownType(name.to_owned()));
+            }
+        }
+        Err(CatalogueError::Unavailable(format!("feature type '{name}' is being changed by others")))
+    }
+
+    /// A type of the settings: made when the catalogue has none of that name, else changed to what is declared, but that
+    /// nothing is taken away. What cannot be changed is an error that says where the two differ.
     pub(super) async fn declare(&self, declared: FeatureType) -> Result<(), CatalogueError> {
         let known = match self.feature_type(&declared.name) {
             Some(known) => known,
@@ -91,13 +119,14 @@ impl Store {
                 made => made?,
             },
         };
-        match difference(&declared, &known) {
-            None => Ok(()),
-            Some(what) => {
-                let what =
-                    format!("feature type '{}' is declared otherwise than in the catalogue: {what}", declared.name);
-                Err(SchemaError::new(declared.name, what).into())
+        let name = &known.name;
+        match self.change_feature_type(name, |known| Ok(declared.clone().caught_up_with(known))).await {
+            Ok(_) => Ok(()),
+            Err(CatalogueError::Invalid(e)) => {
+                let what = format!("feature type '{name}' is declared otherwise than in the catalogue: {e}");
+                Err(SchemaError::new(name, what).into())
             }
+            Err(e) => Err(e),
         }
     }
 
@@ -117,7 +146,7 @@ impl Store {
         self.tasks.supervise(look, |e: &CatalogueError| tracing::warn!(error = %e, "the catalogue could not be read"));
     }
 
-    /// Takes up types that are new and lets go of those that are gone.
+    /// Takes up types that are new, follows those that have changed and lets go of those that are gone.
     pub(super) async fn refresh_catalogue(&self) -> Result<(), CatalogueError> {
         let mut seen = self.catalogue.lock().await;
         let (revision, types) = self.delegate.catalogue().await?;
@@ -126,7 +155,7 @@ impl Store {
         }
         let gone: Vec<Arc<TypeState>> = {
             let mut known = self.types.write();
-            let is_gone = |state: &TypeState| !types.iter().any(|t| t.incarnation == state.feature_type.incarnation);
+            let is_gone = |state: &TypeState| !types.iter().any(|t| t.incarnation == state.feature_type().incarnation);
             let names: Vec<String> = known.iter().filter(|(_, s)| is_gone(s)).map(|(n, _)| n.clone()).collect();
             names.iter().filter_map(|n| known.remove(n)).collect()
         };
@@ -134,9 +163,12 @@ impl Store {
             state.tasks.shutdown().await;
         }
         for feature_type in types {
-            if self.state(&feature_type.name).is_none() {
-                let state = self.take_up(feature_type).await?;
-                self.types.write().insert(state.feature_type.name.clone(), state);
+            match self.state(&feature_type.name) {
+                Some(state) => state.follow(feature_type),
+                None => {
+                    let state = self.take_up(feature_type).await?;
+                    self.types.write().insert(state.feature_type().name.clone(), state);
+                }
             }
         }
         seen.revision = Some(revision);
@@ -205,7 +237,7 @@ fn failure<E: std::fmt::Display>(
     let weak = Arc::downgrade(state);
     move |e: &E| {
         if let Some(state) = weak.upgrade() {
-            tracing::warn!(feature_type = %state.feature_type.name, partition, error = %e, "{what} failed, will be tried again");
+            tracing::warn!(feature_type = %state.feature_type().name, partition, error = %e, "{what} failed, will be tried again");
             state.partition(partition).last_error = Some(format!("{what}: {e}"));
         }
     }
@@ -215,16 +247,4 @@ fn failure<E: std::fmt::Display>(
 fn new_incarnation() -> String {
     let id = uuid::Uuid::now_v7().simple().to_string();
     id[id.len() - 8..].to_owned()
-}
-
-/// The first setting in which a declaration differs from what the catalogue has.
-fn difference(declared: &FeatureType, known: &FeatureType) -> Option<String> {
-    let as_declared = FeatureType { incarnation: String::new(), schema_version: 0, ..known.clone() };
-    let (a, b) = (serde_json::to_value(declared).ok()?, serde_json::to_value(as_declared).ok()?);
-    let (a, b) = (a.as_object()?, b.as_object()?);
-    let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    keys.into_iter().find(|k| a.get(*k) != b.get(*k)).map(|k| {
-        let show = |v: Option<&serde_json::Value>| v.map_or_else(|| "nothing".to_owned(), ToString::to_string);
-        format!("{k} is {} here and {} there", show(a.get(k)), show(b.get(k)))
-    })
 }

@@ -22,8 +22,8 @@ impl Store {
         mut change: Change,
     ) -> Result<Written, WriteError> {
         let state = self.state(feature_type).ok_or_else(|| WriteError::UnknownType(feature_type.to_owned()))?;
-        let ft = &state.feature_type;
-        check(ft, &mut change).map_err(|error| WriteError::Invalid { action: 0, error })?;
+        let ft = state.feature_type();
+        check(&ft, &mut change).map_err(|error| WriteError::Invalid { action: 0, error })?;
         let id = change.id().clone();
         let partition = partition_of(&id, ft.partitions);
         let conditional = Change::If(expected, Box::new(change.clone()));
@@ -54,11 +54,11 @@ impl Store {
         change: Change,
         written: Written,
     ) -> Result<Written, WriteError> {
-        let mut actions = Vec::new();
+        let (mut actions, points) = (Vec::new(), points.feature_type());
         for tracks in self.feature_types() {
-            if tracks.track_of.as_ref() == Some(&points.feature_type.name) {
+            if tracks.track_of.as_ref() == Some(&points.name) {
                 let changes = std::slice::from_ref(&change);
-                let appends = derived::appends(&points.feature_type, &tracks, changes, self.clock.now_ms());
+                let appends = derived::appends(&points, &tracks, changes, self.clock.now_ms());
                 actions.push(Action { feature_type: tracks.name.clone(), kind: ActionKind::Append { appends } });
             }
         }

@@ -24,6 +24,7 @@ const HIDDEN_LOOKUPS: usize = 20_000;
 
 /// Both tiers at one moment.
 struct Moment {
+    feature_type: Arc<FeatureType>,
     /// The index at this step, and the position that it had applied.
     matches: Vec<Match>,
     position: Vec<Offset>,
@@ -51,25 +52,26 @@ async fn moment(
         if !state.wait_until(deadline, |index| index.may_serve()).await {
             return Err(ReadError::Behind);
         }
-        let early = if off(Safeguard::IndexFirst) { Some(delegate.snapshot(&state.feature_type).await?) } else { None };
-        let (ticket, position, matches) = {
+        let early =
+            if off(Safeguard::IndexFirst) { Some(delegate.snapshot(&state.feature_type()).await?) } else { None };
+        let (ticket, position, matches, feature_type) = {
             let index = state.index.read();
             if !index.may_serve() {
                 continue;
             }
             let matches = if tier == TierChoice::Persistent { Vec::new() } else { index.select(filter) };
-            (index.reader(), index.applied(), matches)
+            (index.reader(), index.applied(), matches, state.feature_type())
         };
-        if tier == TierChoice::Transient || !state.feature_type.persist {
-            return Ok(Moment { matches, position, ticket, snapshot: None });
+        if tier == TierChoice::Transient || !feature_type.persist {
+            return Ok(Moment { feature_type, matches, position, ticket, snapshot: None });
         }
         let snapshot = match early {
             Some(snapshot) => snapshot,
-            None => delegate.snapshot(&state.feature_type).await?,
+            None => delegate.snapshot(&feature_type).await?,
         };
         let seen: Vec<Watermark> = snapshot.watermarks().to_vec();
         if position.iter().zip(&seen).all(|(p, w)| *p >= w.as_of) || off(Safeguard::AsOf) {
-            return Ok(Moment { matches, position, ticket, snapshot: Some(snapshot) });
+            return Ok(Moment { feature_type, matches, position, ticket, snapshot: Some(snapshot) });
         }
         drop(snapshot);
         let caught_up =
@@ -90,7 +92,7 @@ pub async fn read(
     state.wait_for_position(&query.at_least, wait).await?;
     let moment = moment(&state, delegate, &query.filter, query.tier, wait).await?;
     Ok(Reading {
-        feature_type: state.feature_type.clone(),
+        feature_type: moment.feature_type.clone(),
         position: state.position_of(&moment.position),
         matched_here: moment.matches.len() as u64,
         query,
@@ -333,9 +335,8 @@ async fn count_rows(
 
 /// The envelope of both tiers, in the stored CRS; perhaps larger than it need be.
 pub async fn bounds(state: &Arc<TypeState>, delegate: &Arc<dyn Delegate>) -> Result<Option<Rect>, ReadError> {
-    let here = state.index.read().bounds();
-    let there =
-        if state.feature_type.persist { delegate.snapshot(&state.feature_type).await?.bounds().await? } else { None };
+    let (here, feature_type) = (state.index.read().bounds(), state.feature_type());
+    let there = if feature_type.persist { delegate.snapshot(&feature_type).await?.bounds().await? } else { None };
     Ok(match (here, there) {
         (Some(a), Some(b)) => Some(a.union(&b)),
         (a, b) => a.or(b),

@@ -113,11 +113,11 @@ impl Store {
 
     /// The types by name.
     pub fn feature_types(&self) -> Vec<Arc<FeatureType>> {
-        self.types.read().values().map(|t| t.feature_type.clone()).collect()
+        self.types.read().values().map(|t| t.feature_type()).collect()
     }
 
     pub fn feature_type(&self, name: &str) -> Option<Arc<FeatureType>> {
-        self.state(name).map(|t| t.feature_type.clone())
+        self.state(name).map(|t| t.feature_type())
     }
 
     /// Answers a query.

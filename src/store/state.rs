@@ -16,7 +16,8 @@ use crate::task::Tasks;
 use crate::transient::TransientIndex;
 
 pub struct TypeState {
-    pub feature_type: Arc<FeatureType>,
+    /// Written under the index's lock alone: what the index holds suits it, for whoever holds that lock.
+    feature_type: RwLock<Arc<FeatureType>>,
     pub log_name: Arc<str>,
     pub index: RwLock<TransientIndex>,
     pub partitions: Vec<Mutex<PartitionState>>,
@@ -64,18 +65,22 @@ impl TypeState {
             log_name: feature_type.log_name().into(),
             index: RwLock::new(TransientIndex::new(&feature_type, &[])),
             partitions: start.partitions.iter().map(|_| Mutex::default()).collect(),
-            feature_type,
+            feature_type: RwLock::new(feature_type.clone()),
             progress: Notify::new(),
             tasks: Tasks::default(),
         };
-        state.begin_anew(start);
+        state.begin_anew(&feature_type, start);
         state
     }
 
-    /// Begins anew from what the delegate and the log have now.
-    pub fn begin_anew(&self, mut start: Start) {
+    /// Begins anew from what the delegate and the log have now, read under this version of the type: nothing is done when there
+    /// is a later one.
+    pub fn begin_anew(&self, feature_type: &Arc<FeatureType>, mut start: Start) {
         let offsets: Vec<Offset> = start.partitions.iter().map(|p| p.watermark.durable_through).collect();
         let mut index = self.index.write();
+        if !self.is_at(feature_type) {
+            return;
+        }
         for (partition, start) in self.partitions.iter().zip(&start.partitions) {
             let mut partition = partition.lock();
             partition.watermark = start.watermark;
@@ -83,7 +88,7 @@ impl TypeState {
             partition.end = partition.end.max(start.end);
             partition.ready_at = partition.end.max(start.watermark.as_of);
         }
-        index.begin_anew(&self.feature_type, &offsets);
+        index.begin_anew(feature_type, &offsets);
         // A read that is under way looks at the index again: it must not be served before those are that begin now.
         for partition in self.partition_ids().filter(|_| !off(Safeguard::ReadinessGate)) {
             index.serve_from(partition, self.partition(partition).ready_at);
@@ -92,6 +97,30 @@ impl TypeState {
         start.refused.sort_by_key(|r| r.entry.version);
         for Refused { partition, entry, .. } in start.refused {
             index.restore(partition, &entry.id, entry.version, entry.feature);
+        }
+        drop(index);
+        self.moved();
+    }
+
+    /// As this instance knows it now. It may be another one a moment later: what must go together is to be taken once.
+    pub fn feature_type(&self) -> Arc<FeatureType> {
+        self.feature_type.read().clone()
+    }
+
+    /// True while this instance knows no later version of the type than that one.
+    pub fn is_at(&self, feature_type: &Arc<FeatureType>) -> bool {
+        Arc::ptr_eq(&self.feature_type.read(), feature_type)
+    }
+
+    /// Takes up a later version of the type, and has the index suit it, in one step for whoever looks at both. Tails begin again
+    /// under it; reads and sweeps that have begun go on under the one that they began with.
+    pub fn follow(&self, later: FeatureType) {
+        let mut index = self.index.write();
+        let known = self.feature_type();
+        if later.schema_version > known.schema_version {
+            tracing::info!(feature_type = %later.name, version = later.schema_version, "the feature type has changed");
+            index.widen(&known, &later);
+            *self.feature_type.write() = Arc::new(later);
         }
         drop(index);
         self.moved();
@@ -132,7 +161,7 @@ impl TypeState {
 
     /// Waits until this instance may answer, and has come to the position that is asked for.
     pub async fn wait_for_position(&self, at_least: &Position, wait: Duration) -> Result<(), ReadError> {
-        let ft = &self.feature_type;
+        let ft = self.feature_type();
         let asked = at_least.offsets(&ft.name, &ft.incarnation)?.unwrap_or(&[]).to_vec();
         let reached = |index: &TransientIndex| index.applied().iter().zip(&asked).all(|(have, want)| have >= want);
         if !self.wait_until(Instant::now() + wait, reached).await {
@@ -147,17 +176,18 @@ impl TypeState {
 
     pub fn position_of(&self, offsets: &[Offset]) -> Position {
         let mut position = Position::default();
-        position.raise(&self.feature_type.name, &self.feature_type.incarnation, offsets);
+        let ft = self.feature_type();
+        position.raise(&ft.name, &ft.incarnation, offsets);
         position
     }
 
     pub fn status(&self, now_ms: i64) -> Vec<PartitionStatus> {
-        let index = self.index.read();
+        let (name, index) = (self.feature_type().name.clone(), self.index.read());
         let per_partition = |p: PartitionId| {
             let state = self.partition(p);
             let applied = index.applied_of(p);
             PartitionStatus {
-                feature_type: self.feature_type.name.clone(),
+                feature_type: name.clone(),
                 partition: p,
                 ready: applied >= state.ready_at,
                 applied,

@@ -17,7 +17,7 @@ use crate::coordination::{CoordinationError, Coordinator, Lease};
 use crate::delegate::{Delegate, DelegateError, PersistBatch, PersistEntry, Persisting};
 use crate::format::record;
 use crate::log::{FeatureLog, LogError, NewRecord};
-use crate::model::{Expiry, FeatureId, Offset, PartitionId, Persisted, Record, Watermark};
+use crate::model::{Expiry, FeatureId, FeatureType, Offset, PartitionId, Persisted, Record, Watermark};
 use crate::sabotage::{Safeguard, off};
 use crate::transient::{AgeLimits, Aged};
 
@@ -57,8 +57,7 @@ impl Sweeper {
             lost.release().await;
         }
         if lease.is_none() {
-            let ft = &self.state.feature_type;
-            *lease = self.coordinator.acquire(&format!("{}.{}", ft.log_name(), self.partition)).await?;
+            *lease = self.coordinator.acquire(&format!("{}.{}", self.state.log_name, self.partition)).await?;
         }
         self.state.partition(self.partition).owner = lease.is_some();
         while lease.as_ref().is_some_and(|l| l.is_held()) && self.sweep().await? {}
@@ -90,16 +89,15 @@ impl Sweeper {
 
     /// Persists one batch; true when there may be more.
     async fn sweep(&self) -> Result<bool, SweepError> {
-        let ft = &self.state.feature_type;
         if !self.state.is_ready() {
             return Ok(false);
         }
-        let expected = self.delegate.watermarks(ft).await?[self.partition as usize];
+        let expected = self.delegate.watermarks(&self.state.feature_type()).await?[self.partition as usize];
         self.state.partition(self.partition).watermark = expected;
         if !self.marker_is_in_the_log(expected).await? {
             return Ok(false);
         }
-        let (aged, next) = {
+        let (aged, next, feature_type) = {
             let index = self.state.index.read();
             let as_of = index.applied_of(self.partition);
             let behind = as_of < expected.as_of || as_of < expected.durable_through;
@@ -125,18 +123,25 @@ impl Sweeper {
                 evict_through: aged.evict_through.max(expected.evict_through),
                 as_of,
             };
-            (aged, next)
+            (aged, next, self.state.feature_type())
         };
         let moves = next.durable_through > expected.durable_through || next.evict_through > expected.evict_through;
         if !moves || next.durable_through < expected.durable_through {
             return Ok(false);
         }
-        self.persist(aged, expected, next).await
+        self.persist(&feature_type, aged, expected, next).await
     }
 
-    async fn persist(&self, aged: Aged, expected: Watermark, next: Watermark) -> Result<bool, SweepError> {
+    /// `feature_type`: as it was when these were taken.
+    async fn persist(
+        &self,
+        feature_type: &FeatureType,
+        aged: Aged,
+        expected: Watermark,
+        next: Watermark,
+    ) -> Result<bool, SweepError> {
         let more = aged.entries.len() >= self.batch;
-        let entries: Vec<PersistEntry> = if self.state.feature_type.persist {
+        let entries: Vec<PersistEntry> = if feature_type.persist {
             aged.entries
                 .into_iter()
                 .map(|e| PersistEntry { feature: e.feature(), id: e.id, version: e.version })
@@ -147,7 +152,7 @@ impl Sweeper {
         let ids: Vec<FeatureId> = entries.iter().map(|e| e.id.clone()).collect();
         let forget_deleted_before = self.state.partition(self.partition).log_start;
         let batch = PersistBatch { partition: self.partition, expected, next, entries, forget_deleted_before };
-        let refused = match self.delegate.persist(&self.state.feature_type, batch).await? {
+        let refused = match self.delegate.persist(feature_type, batch).await? {
             Persisting::Conflict(now) => {
                 // Somebody else was faster: nothing was written.
                 self.state.partition(self.partition).watermark = now;
@@ -161,7 +166,7 @@ impl Sweeper {
             partition.swept_features += ids.len() as u64;
         }
         for (id, why) in &refused {
-            tracing::error!(feature_type = %self.state.feature_type.name, %id, %why, "the long-term store refused a feature; it stays in the index");
+            tracing::error!(feature_type = %feature_type.name, %id, %why, "the long-term store refused a feature; it stays in the index");
         }
         let except: Vec<FeatureId> = refused.into_iter().map(|(id, _)| id).collect();
         let persisted = ids.iter().filter(|id| !except.contains(id));
@@ -178,9 +183,9 @@ impl Sweeper {
             watermark.durable_through > marker.durable_through || watermark.evict_through > marker.evict_through;
         if ahead && !off(Safeguard::LostMarker) && self.state.index.read().applied_of(self.partition) >= watermark.as_of
         {
-            let feature_type = &self.state.feature_type.name;
-            tracing::info!(%feature_type, self.partition, watermark.durable_through, "a sweep was cut short: writing its marker");
-            let refused = self.delegate.refused(&self.state.feature_type).await?.into_iter();
+            let feature_type = self.state.feature_type();
+            tracing::info!(feature_type = %feature_type.name, self.partition, watermark.durable_through, "a sweep was cut short: writing its marker");
+            let refused = self.delegate.refused(&feature_type).await?.into_iter();
             let except = refused.filter(|r| r.partition == self.partition).map(|r| r.entry.id).collect();
             self.append_marker(watermark, except).await?;
         }
@@ -194,7 +199,7 @@ impl Sweeper {
             log: self.state.log_name.clone(),
             partition: self.partition,
             key: Bytes::new(),
-            value: record::encode(&Record::Persisted(marker), self.state.feature_type.schema_version),
+            value: record::encode(&Record::Persisted(marker), self.state.feature_type().schema_version),
         };
         let offsets = self.log.append(vec![record]).await?;
         let end = offsets[0] + 1;
@@ -204,14 +209,14 @@ impl Sweeper {
     }
 
     fn limits(&self) -> AgeLimits {
-        let now_ms = self.clock.now_ms();
+        let (now_ms, feature_type) = (self.clock.now_ms(), self.state.feature_type());
         let before = |age: Duration| now_ms - age.as_millis() as i64;
         AgeLimits {
-            expired_before_ms: match self.state.feature_type.expiry {
+            expired_before_ms: match feature_type.expiry {
                 Expiry::After(age) => Some(before(age)),
                 Expiry::Never => None,
             },
-            dirty_before_ms: before(self.state.feature_type.max_dirty),
+            dirty_before_ms: before(feature_type.max_dirty),
             batch: self.batch,
         }
     }

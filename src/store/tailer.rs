@@ -34,6 +34,7 @@ pub enum TailError {
     /// The parts before this one are gone, or were written by a program that does not keep them together.
     #[error("offset {offset}: a part of a transaction whose parts before it are not in the log")]
     Torn { offset: Offset },
+    /// Or its schema has changed: the tail begins again where the index stands.
     #[error("the index was begun anew")]
     BegunAnew,
     /// Written under a schema that this instance has not seen yet; the catalogue will bring it.
@@ -93,6 +94,9 @@ pub async fn start(
 /// Changes are applied under the index's lock, about so many at once, so that readers get their turn.
 const CHANGES_PER_STEP: usize = 1024;
 
+/// How long the catalogue may take to bring a schema before that is an error.
+const CATALOGUE_WAIT: Duration = Duration::from_secs(2);
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Tails a partition from where the index stands, until something fails.
@@ -102,28 +106,46 @@ pub async fn run(
     log: &Arc<dyn FeatureLog>,
     delegate: &Arc<dyn Delegate>,
 ) -> Result<(), TailError> {
-    let (from, generation) = {
+    let (from, generation, feature_type) = {
         let index = state.index.read();
-        (index.applied_of(partition), index.generation())
+        (index.applied_of(partition), index.generation(), state.feature_type())
     };
     if from < log.range(&state.log_name, partition).await?.start && !off(Safeguard::BeginAnew) {
-        tracing::warn!(feature_type = %state.feature_type.name, partition, offset = from, "the log was cut past this instance's progress: the index is begun anew");
-        state.begin_anew(start(&state.feature_type, log, delegate).await?);
+        tracing::warn!(feature_type = %state.feature_type().name, partition, offset = from, "the log was cut past this instance's progress: the index is begun anew");
+        let start = start(&feature_type, log, delegate).await?;
+        state.begin_anew(&feature_type, start);
         return Ok(());
     }
     let mut tail = log.tail(&state.log_name, partition, from).await?;
-    let mut tailer = Tailer { state, partition, generation, delegate, open: FxHashMap::default(), held: Vec::new() };
+    let mut tailer = Tailer {
+        state,
+        partition,
+        feature_type: feature_type.clone(),
+        generation,
+        delegate,
+        open: FxHashMap::default(),
+        held: Vec::new(),
+    };
     // A tail that waits at its log's end would not notice otherwise, and this instance would not become ready.
-    let begun_anew =
-        async { while !state.wait_until(Instant::now() + DAY, |index| index.generation() != generation).await {} };
-    let mut begun_anew = std::pin::pin!(begun_anew);
+    let another = |index: &TransientIndex| index.generation() != generation || !state.is_at(&feature_type);
+    let begins_again = async { while !state.wait_until(Instant::now() + DAY, another).await {} };
+    let mut begins_again = std::pin::pin!(begins_again);
     loop {
         let batch = tokio::select! {
             biased;
-            () = &mut begun_anew => return Ok(()),
+            () = &mut begins_again => return Ok(()),
             batch = tail.next() => batch?,
         };
-        tailer.apply(batch).await?;
+        match tailer.apply(batch).await {
+            Ok(()) => {}
+            Err(TailError::BegunAnew) => return Ok(()),
+            // The record waits in the log, and what is behind it too: nothing of this partition is applied, or swept, before.
+            Err(e @ TailError::NewerSchema { .. }) => {
+                let brought = state.wait_until(Instant::now() + CATALOGUE_WAIT, |_| !state.is_at(&feature_type)).await;
+                return if brought { Ok(()) } else { Err(e) };
+            }
+            Err(e) => return Err(e),
+        }
         state.partition(partition).last_error = None;
     }
 }
@@ -131,6 +153,8 @@ pub async fn run(
 struct Tailer<'a> {
     state: &'a Arc<TypeState>,
     partition: PartitionId,
+    /// What records are read under. A later one has the tail begin again, where the index stands.
+    feature_type: Arc<FeatureType>,
     /// Of the index that it feeds.
     generation: u64,
     delegate: &'a Arc<dyn Delegate>,
@@ -198,10 +222,12 @@ impl Tailer<'_> {
         Ok(())
     }
 
-    /// The index, to change it; an error when it was begun anew, elsewhere than where this tail stands.
+    /// The index, to change it; an error when it was begun anew, elsewhere than where this tail stands, or is of a later schema
+    /// than the changes at hand.
     fn index(&self) -> Result<RwLockWriteGuard<'_, TransientIndex>, TailError> {
         let index = self.state.index.write();
-        if index.generation() == self.generation { Ok(index) } else { Err(TailError::BegunAnew) }
+        let same = index.generation() == self.generation && self.state.is_at(&self.feature_type);
+        if same { Ok(index) } else { Err(TailError::BegunAnew) }
     }
 
     /// Loads the bases that these changes build on, once for all of them, and applies them.
@@ -216,10 +242,10 @@ impl Tailer<'_> {
     }
 
     async fn load(&self, ids: &[FeatureId]) -> Result<FxHashMap<FeatureId, Known>, TailError> {
-        if ids.is_empty() || !self.state.feature_type.persist || off(Safeguard::BaseLoads) {
+        if ids.is_empty() || !self.feature_type.persist || off(Safeguard::BaseLoads) {
             return Ok(FxHashMap::default());
         }
-        let loaded = self.delegate.load(&self.state.feature_type, ids).await?;
+        let loaded = self.delegate.load(&self.feature_type, ids).await?;
         let mut index = self.index()?;
         for (partition, watermark) in loaded.watermarks.iter().enumerate() {
             if !off(Safeguard::ServeFrom) {
@@ -270,7 +296,7 @@ impl Tailer<'_> {
         let mut partition = self.state.partition(self.partition);
         partition.time_ms = partition.time_ms.max(r.append_time_ms);
         let step = Step { partition: self.partition, offset: r.offset, since: r.offset, time_ms: partition.time_ms };
-        match record::decode(r.key.as_deref(), r.value.as_deref(), &self.state.feature_type) {
+        match record::decode(r.key.as_deref(), r.value.as_deref(), &self.feature_type) {
             Ok(record) => Ok(Some(Waiting { step, record })),
             Err(RecordError::Newer { version }) => Err(TailError::Newer { offset: r.offset, version }),
             Err(RecordError::NewerSchema { version, known }) => {
@@ -278,7 +304,7 @@ impl Tailer<'_> {
             }
             Err(RecordError::Poison(why)) => {
                 partition.poison += 1;
-                tracing::warn!(feature_type = %self.state.feature_type.name, partition = self.partition, offset = r.offset, %why, "a record that cannot be read was skipped");
+                tracing::warn!(feature_type = %self.feature_type.name, partition = self.partition, offset = r.offset, %why, "a record that cannot be read was skipped");
                 Ok(None)
             }
         }

@@ -15,7 +15,7 @@ use crate::format::record;
 use crate::log::NewRecord;
 use crate::model::table::KeyType;
 use crate::model::{
-    Append, Change, Feature, FeatureId, Offset, PartitionId, Position, SchemaError, new_id, partition_of,
+    Append, Change, Feature, FeatureId, FeatureType, Offset, PartitionId, Position, SchemaError, new_id, partition_of,
 };
 use crate::query::{Filter, Query, evaluate};
 
@@ -60,6 +60,8 @@ struct Resolver<'a> {
 /// What a transaction does to one feature type.
 struct TypeWork {
     state: Arc<TypeState>,
+    /// What its changes were checked against: their property ids and values are of this version of the schema.
+    feature_type: Arc<FeatureType>,
     changes: Vec<Change>,
     /// Features that the actions name by id, as they stood before this transaction.
     known: FxHashMap<FeatureId, Arc<Feature>>,
@@ -98,7 +100,7 @@ impl Resolver<'_> {
         let state = self.store.state(name).ok_or_else(|| WriteError::UnknownType(name.to_owned()))?;
         let mut ids = Vec::with_capacity(count);
         for _ in 0..ROUNDS_FOR_IDS {
-            let given = self.store.delegate.reserve_ids(&state.feature_type, count - ids.len()).await;
+            let given = self.store.delegate.reserve_ids(&state.feature_type(), count - ids.len()).await;
             let given = given.map_err(|e| no_ids(n, e))?;
             let taken = self.read(&state, Filter::ids(given.iter().cloned())).await?;
             let taken: FxHashSet<&FeatureId> = taken.iter().map(|f| &f.id).collect();
@@ -173,7 +175,7 @@ impl Resolver<'_> {
             }
         };
         let Some(work) = self.types.get_mut(&name) else { return Err(WriteError::UnknownType(name)) };
-        let ft = work.state.feature_type.clone();
+        let ft = work.feature_type.clone();
         let ids = match action.kind {
             ActionKind::Insert { features, existing } => {
                 let mut ids = Vec::with_capacity(features.len());
@@ -229,7 +231,7 @@ impl Resolver<'_> {
         let now_ms = self.store.clock.now_ms();
         for tracks in self.store.feature_types() {
             let Some(points) = tracks.track_of.as_ref().and_then(|name| self.types.get(name)) else { continue };
-            let appends = derived::appends(&points.state.feature_type, &tracks, &points.changes, now_ms);
+            let appends = derived::appends(&points.feature_type, &tracks, &points.changes, now_ms);
             let Some(state) = self.store.state(&tracks.name).filter(|_| !appends.is_empty()) else { continue };
             let work = self.types.entry(tracks.name.clone()).or_insert_with(|| TypeWork::new(state));
             work.changes.extend(appends.into_iter().map(Change::Append));
@@ -240,7 +242,7 @@ impl Resolver<'_> {
         self.derive();
         let mut resolved = Resolved { ids, records: Vec::new(), places: Vec::new() };
         for work in self.types.into_values() {
-            let ft = &work.state.feature_type;
+            let ft = &work.feature_type;
             let mut by_partition: BTreeMap<PartitionId, Vec<Change>> = BTreeMap::new();
             for change in work.changes {
                 by_partition.entry(partition_of(change.id(), ft.partitions)).or_default().push(change);
@@ -268,7 +270,14 @@ impl Resolver<'_> {
 
 impl TypeWork {
     fn new(state: Arc<TypeState>) -> TypeWork {
-        TypeWork { state, changes: Vec::new(), known: FxHashMap::default(), overlay: FxHashMap::default() }
+        let feature_type = state.feature_type();
+        TypeWork {
+            state,
+            feature_type,
+            changes: Vec::new(),
+            known: FxHashMap::default(),
+            overlay: FxHashMap::default(),
+        }
     }
 
     fn has(&self, id: &FeatureId) -> bool {
@@ -284,7 +293,7 @@ impl TypeWork {
     }
 
     fn append(&mut self, append: Append, overlay: bool) {
-        if overlay && let Some(shape) = self.state.feature_type.track_shape() {
+        if overlay && let Some(shape) = self.feature_type.track_shape() {
             let base = self.overlay.get(&append.id).cloned().unwrap_or_else(|| self.known.get(&append.id).cloned());
             self.overlay.insert(append.id.clone(), Some(Arc::new(append.apply(base.as_deref(), &shape))));
         }
@@ -307,7 +316,7 @@ fn no_ids(action: usize, e: DelegateError) -> WriteError {
     }
 }
 
-fn check_changes(ft: &crate::model::FeatureType, changes: &mut FeatureChanges) -> Result<(), SchemaError> {
+fn check_changes(ft: &FeatureType, changes: &mut FeatureChanges) -> Result<(), SchemaError> {
     if let Some(geometry) = &mut changes.geometry {
         ft.check_geometry(geometry)?;
     }

@@ -17,6 +17,7 @@ mod queue;
 mod readers;
 mod selecting;
 mod track;
+mod widening;
 
 use std::sync::Arc;
 

@@ -60,6 +60,8 @@ macro_rules! on_each_stack {
     };
 }
 
+mod schema;
+
 on_each_stack! {
     a_feature_lives_in_one_tier_after_the_other,
     what_moved_or_was_deleted_does_not_come_back,

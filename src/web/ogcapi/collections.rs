@@ -1,4 +1,4 @@
-//! The collections: their descriptions, their schemas, making and removing them.
+//! The collections: their descriptions, their schemas, making and removing them. Changes of them are in [`super::change`].
 
 use std::sync::Arc;
 
@@ -98,10 +98,10 @@ pub async fn list_options(caller: Caller) -> Response {
 }
 
 pub async fn one_options(caller: Caller) -> Response {
-    allow(if caller.can(Role::Admin, None) { "GET, HEAD, DELETE, OPTIONS" } else { "GET, HEAD, OPTIONS" })
+    allow(if caller.can(Role::Admin, None) { "GET, HEAD, PATCH, DELETE, OPTIONS" } else { "GET, HEAD, OPTIONS" })
 }
 
-async fn describe(web: &Web, base: &BaseUrl, ft: &FeatureType) -> Value {
+pub async fn describe(web: &Web, base: &BaseUrl, ft: &FeatureType) -> Value {
     let here = format!("{base}/collections/{}", ft.name);
     let offered = offered_crs(ft);
     let mut extent = Map::new();

@@ -3,6 +3,7 @@
 //! Owns the resource tree and its JSON. The specification's word for a feature type is collection, and only here it is used.
 
 mod bulk;
+mod change;
 mod collections;
 mod items;
 mod openapi;
@@ -59,7 +60,7 @@ pub fn router() -> Router<Arc<Web>> {
         .route("/collections", get(collections::list).post(collections::create).options(collections::list_options))
         .route(
             "/collections/{collection}",
-            get(collections::one).delete(collections::remove).options(collections::one_options),
+            get(collections::one).patch(change::change).delete(collections::remove).options(collections::one_options),
         )
         .route("/collections/{collection}/schema", get(collections::schema).options(options))
         .route("/collections/{collection}/items", get(items::list).post(write::create).options(write::items_options))

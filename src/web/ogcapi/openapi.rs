@@ -143,6 +143,15 @@ const WRITES: &[Write] = &[
     },
     Write {
         path: "/collections/{collectionId}",
+        method: "patch",
+        id: "changeCollection",
+        summary: "Changes a collection's schema or settings by a merge patch",
+        parameters: &["collectionId"],
+        body: &[("application/merge-patch+json", "collectionChange")],
+        done: &[("200", "Changed; the collection as it is now")],
+    },
+    Write {
+        path: "/collections/{collectionId}",
         method: "delete",
         id: "removeCollection",
         summary: "Removes a collection; its table stays unless purge is true",
@@ -371,6 +380,36 @@ fn declaration() -> Value {
     })
 }
 
+/// What may be changed of one.
+fn change() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "title": { "type": "string", "nullable": true },
+            "description": { "type": "string", "nullable": true },
+            "expiry": { "oneOf": [{ "type": "number" }, { "type": "string", "enum": ["never"] }] },
+            "max_dirty": { "type": "number" },
+            "properties": {
+                "type": "object",
+                "description": "By names: new properties, and changes of those that are there",
+                "additionalProperties": {
+                    "type": "object",
+                    "properties": {
+                        "type": {
+                            "type": "string",
+                            "enum": PropertyType::ALL.map(PropertyType::name),
+                            "description": "Of one that is there: int32 may become int64 or number",
+                        },
+                        "nullable": { "type": "boolean", "description": "false may become true" },
+                        "index": { "type": "boolean" },
+                        "title": { "type": "string", "nullable": true },
+                    },
+                },
+            },
+        },
+    })
+}
+
 fn schemas() -> Value {
     let fix = json!({
         "time": {
@@ -382,6 +421,7 @@ fn schemas() -> Value {
     json!({
         "object": { "type": "object" },
         "declaration": declaration(),
+        "collectionChange": change(),
         "problem": {
             "type": "object",
             "required": ["type", "title", "status", "detail", "code", "description"],

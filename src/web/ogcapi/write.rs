@@ -25,7 +25,7 @@ use crate::web::request::{AtLeast, BaseUrl, Params, Path, encoded, position_head
 use crate::web::{Web, metrics};
 
 const GEOJSON_TYPES: &[&str] = &["application/geo+json", "application/json", "application/vnd.geo+json"];
-const MERGE_PATCH: &str = "application/merge-patch+json";
+pub const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// `POST /collections/{collection}/items`.
 pub async fn create(

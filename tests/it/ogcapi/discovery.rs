@@ -191,6 +191,8 @@ async fn elsewhere_than_on_loopback_writing_needs_credentials() {
     server.send("PUT", &format!("{ITEMS}/a"), &key, body.clone()).await.expect(204);
     server.get(&format!("{ITEMS}/a")).await.expect(200);
     server.send("POST", "/collections", &key, r#"{"id":"x"}"#).await.expect(403);
+    server.send("PATCH", "/collections/ships", &key, r#"{"title":"x"}"#).await.expect(403);
+    server.send("PATCH", "/collections/ships", &[], r#"{"title":"x"}"#).await.expect(401);
     server.send("GET", "/admin/status", &[], "").await.expect(401);
     server.app.shutdown().await;
 }
