@@ -47,6 +47,11 @@ export async function landingPage(signal) {
   return (await get(ROOT, 'application/json', signal)).body;
 }
 
+/** What each partition and background task is doing; for those who may know. */
+export async function status(signal) {
+  return (await get(new URL('admin/status', ROOT), 'application/json', signal)).body;
+}
+
 /** The feature collections that the server offers. */
 export async function collections(signal) {
   const { body } = await get(new URL('collections', ROOT), 'application/json', signal);

@@ -1,10 +1,10 @@
 // The map page. It is a plain client of the server's OGC API - Features and holds no state of its own; this
 // file puts the parts together: map, collections, polling, panel.
 
-import { ConnectionLost, collections, landingPage } from './api.js';
+import { ConnectionLost, collections, landingPage, status } from './api.js';
 import { LiveCollection } from './live.js';
 import { palette } from './look.js';
-import { FeaturePanel, banner, clock, collectionRow, nameDelegate } from './panel.js';
+import { FeaturePanel, banner, clock, collectionRow, nameDelegate, showState } from './panel.js';
 import { poll } from './poll.js';
 import { position } from './points.js';
 
@@ -15,6 +15,7 @@ const LIVELY = 'ships'; // its extent is the first view
 const HOME = [-126, 23, -66, 50]; // the United States
 const COUNTS_EVERY_MS = 2000;
 const COLLECTIONS_EVERY_MS = 10_000;
+const STATE_EVERY_MS = 5000;
 const SHOWN_AT_FIRST = 8;
 const BUSY_ZOOM = 9;
 const wide = matchMedia('(min-width: 46.01rem)'); // as in style.css
@@ -230,6 +231,16 @@ poll(async (signal) => {
   await refreshCollections(signal);
   if (shown.size !== before) counting.wake();
 }, COLLECTIONS_EVERY_MS, (error) => report('collections', error));
+
+const watching = poll(async (signal) => {
+  try {
+    showState(await status(signal));
+  } catch (error) {
+    if (error.status !== 401 && error.status !== 403) throw error;
+    showState(null);
+    watching.stop();
+  }
+}, STATE_EVERY_MS, (error) => report('state', error));
 
 /** For browser tests: read-only. Positions are EPSG:3857 as drawn at the moment. */
 window.alluvium = {

@@ -62,6 +62,27 @@ export function clock(text) {
   byId('clock').textContent = text;
 }
 
+/** The state of the server; none: it is not for this caller. */
+export function showState(status) {
+  byId('state').hidden = !status;
+  if (!status) return;
+  const failing = status.tasks.filter((task) => task.state !== 'running');
+  byId('health').textContent = failing.length ? `${failing.length} of ${status.tasks.length} tasks are failing` : 'all is well';
+  const heads = ['', 'behind', 'in memory', 'unpersisted', 'refused', 'skipped'];
+  const row = (name, cells) => element('tr', {}, ...cells.map((textContent) => element(name, { textContent })));
+  const partitions = status.partitions.map((p) => row('td', [
+    `${p.feature_type}/${p.partition}`,
+    number(p.end - p.applied),
+    p.partition === 0 ? number(p.index_features) : '',
+    p.oldest_unpersisted_ms ? `${Math.round(p.oldest_unpersisted_ms / 1000)} s` : '',
+    p.refused || '',
+    p.poison_records || '',
+  ]));
+  byId('partitions').replaceChildren(row('th', heads), ...partitions);
+  const told = (task) => element('li', { textContent: `${task.name}: ${task.state}, ${task.restarts} restarts, ${task.last_error}` });
+  byId('tasks').replaceChildren(...failing.map(told));
+}
+
 /** The attributes of one feature, which follow its changes on the map. */
 export class FeaturePanel {
   constructor(onClose) {

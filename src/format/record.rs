@@ -68,8 +68,36 @@ pub enum RecordError {
     #[error("a record under schema version {version}, known is {known}")]
     NewerSchema { version: u32, known: u32 },
     /// Nothing that could ever be applied; to be set aside, said loudly, and passed over.
-    #[error("not a record: {0}")]
-    Poison(String),
+    #[error("not a record: {what}")]
+    Poison { why: Poison, what: String },
+}
+
+/// Why nothing can be made of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poison {
+    /// Neither a record of ours nor JSON.
+    Unreadable,
+    /// A feature, or a change of one, that the feature type does not take.
+    Misfit,
+    /// No key, or one that is no id.
+    Key,
+    /// The feature type is read-only.
+    ReadOnly,
+    /// Its key belongs in another partition, where changes of that feature are in order.
+    WrongPartition,
+}
+
+impl Poison {
+    /// In one word, for metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Poison::Unreadable => "unreadable",
+            Poison::Misfit => "misfit",
+            Poison::Key => "key",
+            Poison::ReadOnly => "read-only",
+            Poison::WrongPartition => "wrong-partition",
+        }
+    }
 }
 
 /// A change that does not fit into a record by itself.
@@ -148,8 +176,10 @@ pub fn split(changes: Vec<Change>, max_value_bytes: usize, id: impl FnOnce() -> 
 /// all is the delete of `key`.
 pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>, ft: &FeatureType) -> Result<Record, RecordError> {
     let Some(value) = value else {
-        ft.check_writable().map_err(|e| RecordError::Poison(e.to_string()))?;
-        return Ok(whole(Change::Delete(foreign_id(key)?)));
+        ft.check_writable().map_err(|e| poisoned(Poison::ReadOnly, e))?;
+        let id = foreign_id(key)?;
+        ft.check_key(&id).map_err(|e| poisoned(Poison::Key, e))?;
+        return Ok(whole(Change::Delete(id)));
     };
     match *value {
         [MAGIC, 1..=VERSION, kind, ref body @ ..] => {
@@ -173,27 +203,37 @@ fn whole(change: Change) -> Record {
 
 /// A GeoJSON Feature in CRS84 that somebody else appended. Its id is the key; without one, the feature's own.
 fn foreign_put(key: Option<&[u8]>, value: &[u8], ft: &FeatureType) -> Result<Change, RecordError> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(value).map_err(|e| poisoned(Poison::Unreadable, e))?;
     let parsed = FeatureReader::new(ft, None, Unknown::Refuse).feature(value);
-    let parsed = parsed.map_err(|e| RecordError::Poison(e.to_string()))?;
+    let parsed = parsed.map_err(|e| poisoned(Poison::Misfit, e))?;
     let id = match (key, parsed.id.clone()) {
         (Some(_), _) => foreign_id(key)?,
         (None, Some(id)) => id,
-        (None, None) => return Err(poison("neither the record nor its feature has an id")),
+        (None, None) => return Err(poisoned(Poison::Key, "neither the record nor its feature has an id")),
     };
     let mut feature = parsed.into_feature(id);
-    ft.check_writable().map_err(|e| RecordError::Poison(e.to_string()))?;
-    ft.check(&mut feature).map_err(|e| RecordError::Poison(e.to_string()))?;
+    ft.check_writable().map_err(|e| poisoned(Poison::ReadOnly, e))?;
+    ft.check(&mut feature).map_err(|e| poisoned(Poison::Misfit, e))?;
     Ok(Change::Put(Arc::new(feature)))
 }
 
 fn foreign_id(key: Option<&[u8]>) -> Result<FeatureId, RecordError> {
-    let key = key.ok_or_else(|| poison("neither a key nor a value"))?;
-    let text = std::str::from_utf8(key).map_err(|_| poison("the key is not UTF-8"))?;
-    check_id(text).map_err(|e| RecordError::Poison(format!("the key: {e}")))
+    let key = key.ok_or_else(|| poisoned(Poison::Key, "neither a key nor a value"))?;
+    let text = std::str::from_utf8(key).map_err(|_| poisoned(Poison::Key, "the key is not UTF-8"))?;
+    check_id(text).map_err(|e| poisoned(Poison::Key, format!("the key: {e}")))
 }
 
 fn poison(what: &str) -> RecordError {
-    RecordError::Poison(what.to_owned())
+    poisoned(Poison::Unreadable, what)
+}
+
+fn poisoned(why: Poison, what: impl std::fmt::Display) -> RecordError {
+    RecordError::Poison { why, what: what.to_string() }
+}
+
+/// True of what another producer has written: a JSON object, or no value at all.
+pub fn is_foreign(value: Option<&[u8]>) -> bool {
+    value.is_none_or(|value| value.first() != Some(&MAGIC))
 }
 
 fn put_varint(out: &mut Vec<u8>, mut n: u64) {
@@ -384,13 +424,13 @@ impl<'a> Source<'a> {
 
     fn id(&mut self) -> Result<FeatureId, RecordError> {
         let text = std::str::from_utf8(self.bytes()?).map_err(|_| poison("an id is not UTF-8"))?;
-        check_id(text).map_err(|e| RecordError::Poison(e.to_string()))
+        check_id(text).map_err(|e| poison(&e.to_string()))
     }
 
     fn geometry(&mut self) -> Result<Option<Geometry>, RecordError> {
         match self.bytes()? {
             [] => Ok(None),
-            wkb => Geometry::from_wkb(wkb).map(Some).map_err(|e| RecordError::Poison(e.to_string())),
+            wkb => Geometry::from_wkb(wkb).map(Some).map_err(|e| poison(&e.to_string())),
         }
     }
 
@@ -438,7 +478,7 @@ fn take_changes(source: &mut Source<'_>, ft: &FeatureType) -> Result<Record, Rec
 fn take_change(source: &mut Source<'_>, ft: &FeatureType, version: u32) -> Result<Change, RecordError> {
     let slots = ft.properties.len();
     let of_the_type = |slot: usize, value: Value| {
-        let unsuitable = || RecordError::Poison(format!("a value does not suit the property of id {slot}"));
+        let unsuitable = || poisoned(Poison::Misfit, format!("a value does not suit the property of id {slot}"));
         let kind = ft.properties.get(slot).ok_or_else(unsuitable)?.kind;
         let value = if version < ft.schema_version { value.widened(kind) } else { value };
         if value.is_of(kind) { Ok(value) } else { Err(unsuitable()) }
@@ -471,7 +511,7 @@ fn take_change(source: &mut Source<'_>, ft: &FeatureType, version: u32) -> Resul
                 fixes: take_fixes(source)?,
                 properties: take_properties(source, &of_the_type)?,
             };
-            ft.check_append(&append).map_err(|e| RecordError::Poison(e.to_string()))?;
+            ft.check_append(&append).map_err(|e| poisoned(Poison::Misfit, e))?;
             Change::Append(append)
         }
         DELETE => Change::Delete(source.id()?),

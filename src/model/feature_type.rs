@@ -247,7 +247,7 @@ impl FeatureType {
     }
 
     /// Holds an id that a client gave against the keys of the type's table.
-    fn check_key(&self, id: &str) -> Result<(), SchemaError> {
+    pub fn check_key(&self, id: &str) -> Result<(), SchemaError> {
         match &self.table {
             Some(table) if !id.is_empty() => table.key_type.check(id),
             _ => Ok(()),

@@ -1,5 +1,6 @@
 //! What the protocols say to the store and what it answers. No rule lives here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{Append, Feature, FeatureId, Geometry, Offset, Patch, Position, SchemaError, Value};
@@ -165,14 +166,24 @@ pub struct PartitionStatus {
     /// The log's end as far as known.
     pub end: Offset,
     pub durable_through: Offset,
+    pub evict_through: Offset,
+    pub as_of: Offset,
     /// This instance sweeps it.
     pub owner: bool,
-    /// Features and tombstones in the transient index.
+    /// The instance that sweeps it, or should by fair spreading, as far as it was asked for.
+    pub owned_by: Option<String>,
+    /// Features and tombstones in the transient index, which is one for all partitions: told with the first.
     pub index_features: u64,
+    /// Its rough size in memory; told with the first.
+    pub index_bytes: u64,
     /// Age of the oldest change that is not persisted, milliseconds.
     pub oldest_unpersisted_ms: i64,
-    /// Records that could not be read and were skipped, since the start.
+    /// Features that the long-term store refused and that were not mended since; none where it was not asked or is away.
+    pub refused: Option<u64>,
+    /// Records that were skipped, since the start.
     pub poison_records: u64,
+    /// The same by reason.
+    pub dead_letters: BTreeMap<&'static str, u64>,
     /// States persisted by this instance since its start.
     pub swept_features: u64,
     /// Turns of the sweeper that failed since the start.

@@ -143,7 +143,7 @@ impl Store {
                 }
             }
         };
-        self.tasks.supervise(look, |e: &CatalogueError| tracing::warn!(error = %e, "the catalogue could not be read"));
+        self.tasks.supervise("catalogue", look, |e| tracing::warn!(error = %e, "the catalogue could not be read"));
     }
 
     /// Takes up types that are new, follows those that have changed and lets go of those that are gone.
@@ -182,7 +182,7 @@ impl Store {
             tracing::error!(feature_type = %feature_type.name, error = %e, "the feature type cannot be served");
             CatalogueError::Unavailable(e.to_string())
         })?;
-        let state = Arc::new(TypeState::new(feature_type, start));
+        let state = Arc::new(TypeState::new(feature_type, start, self.coordinator.instance()));
         for partition in state.partition_ids() {
             self.tail(&state, partition);
             self.sweep(&state, partition);
@@ -196,7 +196,8 @@ impl Store {
             let (state, log, delegate) = (tailed.clone(), log.clone(), delegate.clone());
             async move { tailer::run(&state, partition, &log, &delegate).await }
         };
-        state.tasks.supervise(step, failure(state, partition, "tailing"));
+        let name = format!("tailing {}/{partition}", state.feature_type().name);
+        state.tasks.supervise(name, step, failure(state, partition, "tailing"));
     }
 
     fn sweep(&self, state: &Arc<TypeState>, partition: PartitionId) {
@@ -224,18 +225,15 @@ impl Store {
                 outcome
             }
         };
-        state.tasks.supervise(step, failure(state, partition, "sweeping"));
+        let name = format!("sweeping {}/{partition}", state.feature_type().name);
+        state.tasks.supervise(name, step, failure(state, partition, "sweeping"));
     }
 }
 
 /// Keeps the last error where `/admin/status` shows it, and logs it once.
-fn failure<E: std::fmt::Display>(
-    state: &Arc<TypeState>,
-    partition: PartitionId,
-    what: &'static str,
-) -> impl Fn(&E) + Send + Sync + use<E> {
+fn failure(state: &Arc<TypeState>, partition: PartitionId, what: &'static str) -> impl Fn(&str) + Send + Sync + use<> {
     let weak = Arc::downgrade(state);
-    move |e: &E| {
+    move |e: &str| {
         if let Some(state) = weak.upgrade() {
             tracing::warn!(feature_type = %state.feature_type().name, partition, error = %e, "{what} failed, will be tried again");
             state.partition(partition).last_error = Some(format!("{what}: {e}"));

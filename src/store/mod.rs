@@ -6,9 +6,11 @@
 pub mod api;
 mod catalogue;
 mod conditional;
+pub mod dead_letters;
 mod derived;
 mod merge;
 mod state;
+pub mod status;
 mod sweeper;
 mod tailer;
 mod transaction;
@@ -93,6 +95,7 @@ impl Store {
         settings: Settings,
         declared: Vec<FeatureType>,
     ) -> Result<Arc<Store>, CatalogueError> {
+        let tasks = Tasks::of(parts.coordinator.instance());
         let store = Arc::new(Store {
             log: parts.log,
             delegate: parts.delegate,
@@ -101,7 +104,7 @@ impl Store {
             settings,
             types: RwLock::default(),
             catalogue: tokio::sync::Mutex::default(),
-            tasks: Tasks::default(),
+            tasks,
         });
         store.refresh_catalogue().await?;
         for feature_type in declared {

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::api::{PartitionStatus, ReadError};
+use super::dead_letters::DeadLetters;
 use super::tailer::Start;
 use crate::delegate::Refused;
 use crate::model::{FeatureType, Offset, PartitionId, Persisted, Position, Watermark};
@@ -23,6 +24,7 @@ pub struct TypeState {
     pub partitions: Vec<Mutex<PartitionState>>,
     /// Told whenever the index has moved.
     progress: Notify,
+    pub dead_letters: Mutex<DeadLetters>,
     pub tasks: Tasks,
 }
 
@@ -43,7 +45,6 @@ pub struct PartitionState {
     /// The running maximum of the log's append times.
     pub time_ms: i64,
     pub owner: bool,
-    pub poison: u64,
     pub swept_features: u64,
     pub sweep_failures: u64,
     pub last_error: Option<String>,
@@ -60,14 +61,16 @@ impl PartitionState {
 }
 
 impl TypeState {
-    pub fn new(feature_type: Arc<FeatureType>, start: Start) -> TypeState {
+    /// `instance`: whose tasks they are.
+    pub fn new(feature_type: Arc<FeatureType>, start: Start, instance: &str) -> TypeState {
         let state = TypeState {
             log_name: feature_type.log_name().into(),
             index: RwLock::new(TransientIndex::new(&feature_type, &[])),
             partitions: start.partitions.iter().map(|_| Mutex::default()).collect(),
             feature_type: RwLock::new(feature_type.clone()),
             progress: Notify::new(),
-            tasks: Tasks::default(),
+            dead_letters: Mutex::default(),
+            tasks: Tasks::of(instance),
         };
         state.begin_anew(&feature_type, start);
         state
@@ -130,6 +133,11 @@ impl TypeState {
         self.partitions[partition as usize].lock()
     }
 
+    /// What a partition's sweeper must hold.
+    pub fn lease(&self, partition: PartitionId) -> String {
+        format!("{}.{partition}", self.log_name)
+    }
+
     pub fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
         0..self.partitions.len() as PartitionId
     }
@@ -183,8 +191,10 @@ impl TypeState {
 
     pub fn status(&self, now_ms: i64) -> Vec<PartitionStatus> {
         let (name, index) = (self.feature_type().name.clone(), self.index.read());
+        let dead_letters = self.dead_letters.lock();
         let per_partition = |p: PartitionId| {
             let state = self.partition(p);
+            let dead_letters = dead_letters.counts(p);
             let applied = index.applied_of(p);
             PartitionStatus {
                 feature_type: name.clone(),
@@ -193,11 +203,17 @@ impl TypeState {
                 applied,
                 end: state.end.max(applied),
                 durable_through: state.watermark.durable_through,
+                evict_through: state.watermark.evict_through,
+                as_of: state.watermark.as_of,
                 owner: state.owner,
+                owned_by: None,
                 // The index is one for all partitions of a type; told once.
                 index_features: if p == 0 { index.len() as u64 } else { 0 },
+                index_bytes: if p == 0 { index.bytes() as u64 } else { 0 },
                 oldest_unpersisted_ms: index.oldest_dirty_ms(p).map_or(0, |t| (now_ms - t).max(0)),
-                poison_records: state.poison,
+                refused: None,
+                poison_records: dead_letters.values().sum(),
+                dead_letters,
                 swept_features: state.swept_features,
                 sweep_failures: state.sweep_failures,
                 last_error: state.last_error.clone(),

@@ -57,7 +57,7 @@ impl Sweeper {
             lost.release().await;
         }
         if lease.is_none() {
-            *lease = self.coordinator.acquire(&format!("{}.{}", self.state.log_name, self.partition)).await?;
+            *lease = self.coordinator.acquire(&self.state.lease(self.partition)).await?;
         }
         self.state.partition(self.partition).owner = lease.is_some();
         while lease.as_ref().is_some_and(|l| l.is_held()) && self.sweep().await? {}

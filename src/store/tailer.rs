@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::state::TypeState;
 use crate::delegate::{Base, Delegate, DelegateError, Refused};
-use crate::format::record::{self, RecordError};
+use crate::format::record::{self, Poison, RecordError};
 use crate::log::{Batch, FeatureLog, LogError, LogRecord};
-use crate::model::{Change, FeatureId, FeatureType, Offset, PartitionId, Record, Watermark};
+use crate::model::{Change, FeatureId, FeatureType, Offset, PartitionId, Record, Watermark, partition_of};
 use crate::sabotage::{Safeguard, off};
 use crate::transient::{Known, Step, TransientIndex};
 
@@ -296,17 +296,36 @@ impl Tailer<'_> {
         let mut partition = self.state.partition(self.partition);
         partition.time_ms = partition.time_ms.max(r.append_time_ms);
         let step = Step { partition: self.partition, offset: r.offset, since: r.offset, time_ms: partition.time_ms };
-        match record::decode(r.key.as_deref(), r.value.as_deref(), &self.feature_type) {
+        drop(partition);
+        match self.read(r) {
             Ok(record) => Ok(Some(Waiting { step, record })),
             Err(RecordError::Newer { version }) => Err(TailError::Newer { offset: r.offset, version }),
             Err(RecordError::NewerSchema { version, known }) => {
                 Err(TailError::NewerSchema { offset: r.offset, version, known })
             }
-            Err(RecordError::Poison(why)) => {
-                partition.poison += 1;
-                tracing::warn!(feature_type = %self.feature_type.name, partition = self.partition, offset = r.offset, %why, "a record that cannot be read was skipped");
+            Err(RecordError::Poison { why, what }) => {
+                let (name, partition) = (&self.feature_type.name, self.partition);
+                let place = (name.as_str(), &*self.state.log_name, partition);
+                if self.state.dead_letters.lock().add(place, r, why, what.clone()) {
+                    tracing::warn!(feature_type = %name, partition, offset = r.offset, why = %what, "a record that cannot be read was skipped");
+                }
                 Ok(None)
             }
         }
+    }
+
+    fn read(&self, r: &LogRecord) -> Result<Record, RecordError> {
+        let ft = &self.feature_type;
+        let record = record::decode(r.key.as_deref(), r.value.as_deref(), ft)?;
+        if let Record::Changes { changes, .. } = &record
+            && record::is_foreign(r.value.as_deref())
+            && let Some(at) =
+                changes.iter().map(|c| partition_of(c.id(), ft.partitions)).find(|at| *at != self.partition)
+        {
+            let what =
+                format!("the key belongs in partition {at}: the producer must place it by murmur2, as Java's does");
+            return Err(RecordError::Poison { why: Poison::WrongPartition, what });
+        }
+        Ok(record)
     }
 }

@@ -1,22 +1,53 @@
-//! For those who run the server: its state in detail.
+//! For those who run the server: its state in detail, and what it could not make use of.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
 
 use super::Web;
 use super::access::{Caller, Role};
-use super::problem::Result;
+use super::problem::{Problem, Result};
+use super::request::Params;
 
-/// `/admin/status`: every partition of every feature type.
-pub async fn status(State(web): State<Arc<Web>>, caller: Caller) -> Result<Json<Value>> {
+const DEAD_LETTERS: usize = 100;
+
+/// `/admin/status`: every partition of every feature type, and every background task of this instance.
+pub async fn status(State(web): State<Arc<Web>>, caller: Caller, params: Params) -> Result<Response> {
+    params.only(&[])?;
     caller.may(Role::Admin, None)?;
-    Ok(Json(json!({
+    let status = web.store.inspect().await;
+    Ok(fresh(Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "delegate": web.store.delegate_kind(),
         "ready": web.store.is_ready(),
-        "partitions": web.store.status(),
-    })))
+        "instance": status.instance,
+        "instances": status.instances,
+        "coordination_error": status.coordination_error,
+        "partitions": status.partitions,
+        "tasks": status.tasks,
+    }))))
+}
+
+/// `/admin/dead-letters`: records of the logs that were skipped, the newest first; `collection` names one, `limit` how many.
+pub async fn dead_letters(State(web): State<Arc<Web>>, caller: Caller, params: Params) -> Result<Response> {
+    params.only(&["collection", "limit"])?;
+    let collection = params.get("collection");
+    caller.may(Role::Admin, collection)?;
+    if let Some(name) = collection {
+        web.feature_type(&caller, name)?;
+    }
+    let limit = match params.get("limit").map(str::parse) {
+        None => DEAD_LETTERS,
+        Some(Ok(limit)) => limit,
+        Some(Err(_)) => return Err(Problem::parameter("limit", "limit: not a whole number")),
+    };
+    Ok(fresh(Json(json!({ "dead_letters": web.store.dead_letters(collection, limit) }))))
+}
+
+fn fresh(body: Json<serde_json::Value>) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], body).into_response()
 }

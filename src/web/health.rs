@@ -13,12 +13,18 @@ pub async fn live() -> &'static str {
     "alive\n"
 }
 
-/// `/health/ready`: 200 once every feature type has caught up with what its log was at the start; before, 503.
+/// `/health/ready`: 200 once every feature type has caught up with what its log was at the start; before, 503. Tells which
+/// background tasks have failed and wait, which alone is no reason to send requests elsewhere.
 pub async fn ready(State(web): State<Arc<Web>>) -> Response {
-    if web.store.is_ready() {
-        return "ready\n".into_response();
+    let mut failing = String::new();
+    for task in web.store.task_reports().into_iter().filter(|t| t.state != "running") {
+        let error = task.last_error.unwrap_or_default();
+        failing += &format!("{}: {}, {} restarts, {error}\n", task.name, task.state, task.restarts);
     }
-    let mut text = String::from("not ready\n");
+    if web.store.is_ready() {
+        return format!("ready\n{failing}").into_response();
+    }
+    let mut text = format!("not ready\n{failing}");
     for p in web.store.status().iter().filter(|p| !p.ready) {
         text += &format!("{} partition {}: at {} of {}", p.feature_type, p.partition, p.applied, p.end);
         if let Some(error) = &p.last_error {

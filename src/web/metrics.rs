@@ -27,7 +27,10 @@ const DELEGATE: &str = "alluvium_persistent_features";
 const UNPERSISTED: &str = "alluvium_oldest_unpersisted_seconds";
 const SWEPT: &str = "alluvium_swept_features_total";
 const FAILURES: &str = "alluvium_persist_failures_total";
-const UNREADABLE: &str = "alluvium_unreadable_records_total";
+const DEAD_LETTERS: &str = "alluvium_dead_letters_total";
+const INDEX_BYTES: &str = "alluvium_index_bytes";
+const TASK_RESTARTS: &str = "alluvium_task_restarts_total";
+const TASK_BACKING_OFF: &str = "alluvium_task_backing_off";
 const OWNED: &str = "alluvium_owned_partitions";
 
 /// Writes down what each metric means.
@@ -43,7 +46,10 @@ pub fn describe() {
     describe_gauge!(UNPERSISTED, Unit::Seconds, "Age of the oldest change that is not in the long-term store");
     describe_counter!(SWEPT, "Features that this instance has persisted");
     describe_counter!(FAILURES, "Sweeps of this instance that failed");
-    describe_counter!(UNREADABLE, "Records of the log that could not be read and were skipped");
+    describe_counter!(DEAD_LETTERS, "Records of the log that were skipped, by feature type, partition and reason");
+    describe_gauge!(INDEX_BYTES, Unit::Bytes, "Rough size of the transient index in memory, by feature type");
+    describe_counter!(TASK_RESTARTS, "Failures of background tasks, which are begun again, by task");
+    describe_gauge!(TASK_BACKING_OFF, "1 while a background task that failed waits until it is begun again");
     describe_gauge!(OWNED, "Partitions that this instance sweeps");
 }
 
@@ -92,13 +98,21 @@ pub async fn render(State(web): State<Arc<Web>>, caller: Caller) -> Result<Respo
         gauge!(UNPERSISTED, &labels).set(p.oldest_unpersisted_ms as f64 / 1000.0);
         counter!(SWEPT, &labels).absolute(p.swept_features);
         counter!(FAILURES, &labels).absolute(p.sweep_failures);
-        counter!(UNREADABLE, &labels).absolute(p.poison_records);
+        for (reason, count) in p.dead_letters {
+            let [of_type, partition] = labels.clone();
+            counter!(DEAD_LETTERS, &[of_type, partition, ("reason", reason.to_owned())]).absolute(count);
+        }
         if p.partition == 0 {
+            gauge!(INDEX_BYTES, "type" => p.feature_type.clone()).set(p.index_bytes as f64);
             gauge!(INDEX, "type" => p.feature_type.clone()).set(p.index_features as f64);
         }
         owned += u32::from(p.owner);
     }
     gauge!(OWNED).set(f64::from(owned));
+    for task in web.store.task_reports() {
+        counter!(TASK_RESTARTS, "task" => task.name.clone()).absolute(task.restarts);
+        gauge!(TASK_BACKING_OFF, "task" => task.name).set(if task.state == "running" { 0.0 } else { 1.0 });
+    }
     for feature_type in web.store.feature_types() {
         let query = crate::query::Query {
             feature_type: feature_type.name.clone(),

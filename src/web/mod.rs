@@ -33,6 +33,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::model::FeatureType;
 use crate::store::Store;
+use crate::task::panic_text;
 use access::{Access, Caller, Role};
 use problem::Problem;
 
@@ -74,6 +75,7 @@ pub fn router(web: Arc<Web>) -> Router {
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::render))
         .route("/admin/status", get(admin::status))
+        .route("/admin/dead-letters", get(admin::dead_letters))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(web.server.max_body_bytes))
@@ -98,7 +100,6 @@ async fn wrong_method(request: Request) -> Problem {
 
 /// A fault of ours: the client learns no more than that.
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
-    let what = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(panic = what.unwrap_or("unknown"), "a request failed by a fault of the server's");
+    tracing::error!(panic = panic_text(&*panic), "a request failed by a fault of the server's");
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of the server's").into_response()
 }

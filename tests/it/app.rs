@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use alluvium::app::App;
 use alluvium::config::Config;
-#[cfg(feature = "cluster")]
 use alluvium::store::Parts;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -58,7 +57,6 @@ impl Server {
     }
 
     /// Over these parts instead of the embedded ones.
-    #[cfg(feature = "cluster")]
     pub async fn over(parts: Parts, settings: &str) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let app = App::start_with(config(&dir, settings), parts).await.unwrap();

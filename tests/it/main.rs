@@ -5,6 +5,7 @@
 // The lint's own exception does not reach the functions that tests share.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod app;
 mod architecture;
 mod clients;
