@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 /// A step that lasted longer before it failed begins with the first back-off again.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 
 /// A group of tasks with one life.
 #[derive(Debug, Default)]
@@ -40,6 +40,8 @@ pub struct TaskStatus {
     pub backing_off: bool,
     /// How often it has failed, and was or will be begun again.
     pub restarts: u64,
+    /// How often of these it panicked: a fault of the program's.
+    pub panics: u64,
     pub last_error: Option<(String, Instant)>,
 }
 
@@ -75,7 +77,7 @@ impl Tasks {
         E: Display + Send,
     {
         let name = name.into();
-        let watched = TaskStatus { name: name.clone(), backing_off: false, restarts: 0, last_error: None };
+        let watched = TaskStatus { name: name.clone(), backing_off: false, restarts: 0, panics: 0, last_error: None };
         let watched = Arc::new(Mutex::new(watched));
         self.watched.lock().push(watched.clone());
         let (token, instance) = (self.token(), self.instance.clone());
@@ -88,13 +90,14 @@ impl Tasks {
                     if outcome.is_ok() || begun.elapsed() > LONGEST_BACK_OFF {
                         back_off = FIRST_BACK_OFF;
                     }
-                    let Err(error) = outcome else { continue };
-                    failed(&error);
+                    let Err(failure) = outcome else { continue };
+                    failed(&failure.what);
                     let restarts = {
                         let mut status = watched.lock();
                         status.backing_off = true;
                         status.restarts += 1;
-                        status.last_error = Some((error, Instant::now()));
+                        status.panics += u64::from(failure.panicked);
+                        status.last_error = Some((failure.what, Instant::now()));
                         status.restarts
                     };
                     tokio::time::sleep(jittered(back_off, &(&instance, &name, restarts))).await;
@@ -135,12 +138,22 @@ impl Drop for Tasks {
     }
 }
 
+struct Failure {
+    what: String,
+    panicked: bool,
+}
+
 /// The step's error, or what it panicked with, in words.
-async fn caught<E: Display>(step: impl Future<Output = Result<(), E>>) -> Result<(), String> {
+async fn caught<E: Display>(step: impl Future<Output = Result<(), E>>) -> Result<(), Failure> {
     match AssertUnwindSafe(step).catch_unwind().await {
-        Ok(outcome) => outcome.map_err(|e| e.to_string()),
-        Err(panic) => Err(format!("a fault of the server's: {}", panic_text(&*panic))),
+        Ok(outcome) => outcome.map_err(|e| Failure { what: e.to_string(), panicked: false }),
+        Err(panic) => Err(Failure { what: panicked(&*panic), panicked: true }),
     }
+}
+
+/// What to say of a panic.
+pub fn panicked(panic: &(dyn Any + Send)) -> String {
+    format!("a fault of the server's: {}", panic_text(panic))
 }
 
 /// What a panic said.
@@ -191,10 +204,11 @@ mod tests {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         };
-        assert_eq!(seen(1, true).await.last_error.unwrap().0, "away");
+        let status = seen(1, true).await;
+        assert_eq!((status.panics, status.last_error.unwrap().0.as_str()), (0, "away"));
         seen(2, true).await;
         let status = seen(2, false).await;
-        assert_eq!((status.name.as_str(), told.lock().len()), ("test", 2));
+        assert_eq!((status.name.as_str(), status.panics, told.lock().len()), ("test", 1, 2));
         assert!(status.last_error.unwrap().0.contains("broken at 1"));
         tokio::time::sleep(LONGEST_BACK_OFF * 3).await;
         assert_eq!(turn.load(Ordering::SeqCst), 3);

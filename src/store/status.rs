@@ -34,6 +34,8 @@ pub struct TaskReport {
     pub state: &'static str,
     /// How often it has failed since the start.
     pub restarts: u64,
+    /// How often of these by a fault of the server's own.
+    pub panics: u64,
     pub last_error: Option<String>,
     /// When that was, ISO 8601.
     pub last_error_at: Option<String>,
@@ -77,12 +79,14 @@ impl Store {
                 name: status.name,
                 state: if status.backing_off { "backing off" } else { "running" },
                 restarts: status.restarts,
+                panics: status.panics,
                 last_error: error,
                 last_error_at: at_ms.map(|ms| format_instant(ms * 1000)),
             }
         };
         let types: Vec<_> = self.types.read().values().cloned().collect();
-        self.tasks.status().into_iter().chain(types.iter().flat_map(|t| t.tasks.status())).map(report).collect()
+        let of_types = types.iter().flat_map(|t| t.tasks.status());
+        self.tasks.status().into_iter().chain(self.coordinator.tasks()).chain(of_types).map(report).collect()
     }
 
     /// Records that were skipped since the start, of one feature type or of all, the newest of each first.

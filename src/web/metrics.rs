@@ -30,6 +30,7 @@ const FAILURES: &str = "alluvium_persist_failures_total";
 const DEAD_LETTERS: &str = "alluvium_dead_letters_total";
 const INDEX_BYTES: &str = "alluvium_index_bytes";
 const TASK_RESTARTS: &str = "alluvium_task_restarts_total";
+const TASK_PANICS: &str = "alluvium_task_panics_total";
 const TASK_BACKING_OFF: &str = "alluvium_task_backing_off";
 const OWNED: &str = "alluvium_owned_partitions";
 
@@ -49,6 +50,7 @@ pub fn describe() {
     describe_counter!(DEAD_LETTERS, "Records of the log that were skipped, by feature type, partition and reason");
     describe_gauge!(INDEX_BYTES, Unit::Bytes, "Rough size of the transient index in memory, by feature type");
     describe_counter!(TASK_RESTARTS, "Failures of background tasks, which are begun again, by task");
+    describe_counter!(TASK_PANICS, "Those of them that were faults of the program, by task");
     describe_gauge!(TASK_BACKING_OFF, "1 while a background task that failed waits until it is begun again");
     describe_gauge!(OWNED, "Partitions that this instance sweeps");
 }
@@ -111,6 +113,7 @@ pub async fn render(State(web): State<Arc<Web>>, caller: Caller) -> Result<Respo
     gauge!(OWNED).set(f64::from(owned));
     for task in web.store.task_reports() {
         counter!(TASK_RESTARTS, "task" => task.name.clone()).absolute(task.restarts);
+        counter!(TASK_PANICS, "task" => task.name.clone()).absolute(task.panics);
         gauge!(TASK_BACKING_OFF, "task" => task.name).set(if task.state == "running" { 0.0 } else { 1.0 });
     }
     for feature_type in web.store.feature_types() {

@@ -59,6 +59,12 @@ impl Instance {
         self.dead.run_until_cancelled(call).await
     }
 
+    /// Of the background tasks of this life; none may have any.
+    fn panics(&self) -> impl Iterator<Item = String> {
+        let tasks = self.store.task_reports().into_iter().filter(|task| task.panics > 0);
+        tasks.map(|task| format!("{} panicked: {}", task.name, task.last_error.unwrap_or_default()))
+    }
+
     fn crash(&self) {
         self.faults.die();
         self.store.abort();
@@ -136,10 +142,10 @@ impl World {
         self.story.lock().push(line);
     }
 
-    /// An answer that no fault explains.
+    /// An answer, or a task's end, that no fault explains.
     pub fn wrong(&self, what: String) {
         self.tell(|| what.clone());
-        self.wrong.lock().push(format!("an answer that no fault explains\n  {what}"));
+        self.wrong.lock().push(format!("what no fault explains\n  {what}"));
     }
 
     pub fn instance(&self, n: usize) -> Option<Instance> {
@@ -222,6 +228,7 @@ impl World {
             }
             if crash {
                 self.instances.lock()[n] = None;
+                instance.panics().for_each(|what| self.wrong(what));
                 instance.crash();
                 self.tell(|| format!("instance {n} crashes"));
                 drop(instance);
@@ -270,7 +277,11 @@ impl World {
         }
         let rest = rest::come(&self).await;
         self.events.lock().rest = Some(rest);
-        self.instances.lock().iter().flatten().for_each(|i| i.store.abort());
+        let instances: Vec<Instance> = self.instances.lock().iter().flatten().cloned().collect();
+        for instance in instances {
+            instance.panics().for_each(|what| self.wrong(what));
+            instance.store.abort();
+        }
     }
 
     fn outcome(&self) -> Outcome {
