@@ -1,5 +1,6 @@
 //! The composition root: the one file that names implementations, and the order in which they start and stop.
 
+use std::convert::Infallible;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -89,13 +90,16 @@ impl App {
         });
         let tasks = Tasks::default();
         tasks.spawn(listener::serve(tcp, web::router(web), limits, tasks.token()));
-        let stop = tasks.token();
-        tasks.spawn(async move {
-            // Latencies pile up in the recorder until somebody folds them into their histograms.
-            while stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
+        // Latencies pile up in the recorder until somebody folds them into their histograms.
+        let upkeep = move || {
+            let metrics = metrics.clone();
+            async move {
+                tokio::time::sleep(Duration::from_secs(5)).await;
                 metrics.run_upkeep();
+                Ok::<(), Infallible>(())
             }
-        });
+        };
+        store.tasks().supervise("metrics", upkeep, |e| tracing::warn!(error = %e, "the metrics' upkeep failed"));
         Ok(App { addr, store, tasks, _data_lock: data_lock })
     }
 

@@ -13,6 +13,8 @@ pub mod zookeeper;
 
 use async_trait::async_trait;
 
+use crate::task::TaskStatus;
+
 #[derive(Debug, thiserror::Error)]
 #[error("the coordination service is not available: {0}")]
 pub struct CoordinationError(pub String);
@@ -27,6 +29,11 @@ pub trait Coordinator: Send + Sync + 'static {
 
     /// Tries to take the lease on a resource. `None`: another holds it, or should by its fair share; ask again later.
     async fn acquire(&self, resource: &str) -> Result<Option<Box<dyn Lease>>, CoordinationError>;
+
+    /// What runs in the background for it.
+    fn tasks(&self) -> Vec<TaskStatus> {
+        Vec::new()
+    }
 }
 
 /// Held until released, dropped or lost.

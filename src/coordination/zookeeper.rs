@@ -1,8 +1,8 @@
 //! Coordination over ZooKeeper (3.6 or newer).
 //!
 //! Below the root node: `members/{instance}` and `leases/{resource}`, both ephemeral, so that they are gone with the session
-//! of the instance that made them. One background task owns the session: it connects with back-off, registers, keeps the
-//! cached list of members fresh and, when the session is lost, begins again with a new one.
+//! of the instance that made them. One supervised task owns the session: it connects, registers, keeps the cached list of
+//! members fresh and, when the session is lost, begins again with a new one.
 //!
 //! Invariants:
 //! - A lease belongs to the session in which it was taken, and is lost with it.
@@ -22,9 +22,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, CreateOptions, Error};
 
 use super::{CoordinationError, Coordinator, Lease, fair_owner};
-
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+use crate::task::{TaskStatus, Tasks};
 
 /// How to reach ZooKeeper.
 #[derive(Clone, Debug)]
@@ -61,7 +59,8 @@ fn path_of(servers: &str) -> usize {
 pub struct ZooKeeper {
     instance: String,
     current: Arc<Mutex<Option<Arc<Session>>>>,
-    supervisor: tokio::task::JoinHandle<()>,
+    /// The one that keeps the session.
+    tasks: Tasks,
 }
 
 impl ZooKeeper {
@@ -79,9 +78,14 @@ impl ZooKeeper {
         if instance.is_empty() {
             return Err(CoordinationError("an instance needs an id".into()));
         }
-        let current = Arc::default();
-        let supervisor = tokio::spawn(supervise(settings, instance.to_owned(), Arc::clone(&current)));
-        Ok(ZooKeeper { instance: instance.to_owned(), current, supervisor })
+        let current: Arc<Mutex<Option<Arc<Session>>>> = Arc::default();
+        let tasks = Tasks::of(instance);
+        let (kept, id, servers) = (current.clone(), instance.to_owned(), settings.servers.clone());
+        let settings = Arc::new(settings);
+        let step = move || keep_session(settings.clone(), id.clone(), kept.clone());
+        let failed = move |why: &str| tracing::warn!(servers, "no session with ZooKeeper, will be tried again: {why}");
+        tasks.supervise("coordination", step, failed);
+        Ok(ZooKeeper { instance: instance.to_owned(), current, tasks })
     }
 
     fn session(&self) -> Result<Arc<Session>, CoordinationError> {
@@ -92,7 +96,7 @@ impl ZooKeeper {
 
 impl Drop for ZooKeeper {
     fn drop(&mut self) {
-        self.supervisor.abort();
+        self.tasks.abort();
         if let Some(session) = self.current.lock().take() {
             // The task still holds the session until the runtime comes round to ending it.
             session.left.store(true, Ordering::SeqCst);
@@ -128,6 +132,10 @@ impl Coordinator for ZooKeeper {
             Ok(Err(e)) => Err(CoordinationError(e.to_string())),
             Err(_) => Err(CoordinationError("ZooKeeper does not answer".into())),
         }
+    }
+
+    fn tasks(&self) -> Vec<TaskStatus> {
+        self.tasks.status()
     }
 }
 
@@ -179,7 +187,7 @@ struct Session {
     view: Mutex<View>,
     /// Resources of which a node of this session exists, or may exist.
     taken: Mutex<HashSet<String>>,
-    /// Leases that were dropped; the supervisor deletes their nodes.
+    /// Leases that were dropped; who keeps the session deletes their nodes.
     abandoned: mpsc::UnboundedSender<String>,
 }
 
@@ -318,29 +326,20 @@ impl Session {
     }
 }
 
-async fn supervise(settings: ZooKeeperSettings, instance: String, current: Arc<Mutex<Option<Arc<Session>>>>) {
-    let mut backoff = FIRST_BACKOFF;
-    loop {
-        let lost = match Session::begin(&settings, &instance).await {
-            Ok((session, mut queue)) => {
-                tracing::info!(instance, members = session.view.lock().members.len(), "registered with ZooKeeper");
-                backoff = FIRST_BACKOFF;
-                *current.lock() = Some(session.clone());
-                let lost = session.attend(&mut queue).await;
-                *current.lock() = None;
-                lost
-            }
-            Err(e) => e,
-        };
-        tracing::warn!(
-            instance,
-            servers = settings.servers,
-            retry_ms = backoff.as_millis() as u64,
-            "no session with ZooKeeper: {lost}"
-        );
-        sleep(backoff).await;
-        backoff = (backoff * 2).min(LONGEST_BACKOFF);
-    }
+/// Holds one session, in `current`, until it is lost.
+async fn keep_session(
+    settings: Arc<ZooKeeperSettings>,
+    instance: String,
+    current: Arc<Mutex<Option<Arc<Session>>>>,
+) -> Result<(), Error> {
+    // One that a fault has left behind would be in the way of the new one.
+    current.lock().take();
+    let (session, mut queue) = Session::begin(&settings, &instance).await?;
+    tracing::info!(instance, members = session.view.lock().members.len(), "registered with ZooKeeper");
+    *current.lock() = Some(session.clone());
+    let lost = session.attend(&mut queue).await;
+    *current.lock() = None;
+    Err(lost)
 }
 
 /// A node's name may hold neither '/' nor most of what is not ASCII: percent-encoded.

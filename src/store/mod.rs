@@ -208,6 +208,11 @@ impl Store {
         self.delegate.kind()
     }
 
+    /// The tasks that end with it and are shown with its own.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     /// Ends the background work in order; what is in the log is safe.
     pub async fn shutdown(&self) {
         self.tasks.shutdown().await;

@@ -62,10 +62,11 @@ async fn poison_records_are_passed_over_counted_and_listed() {
     let (server, log) = with_log().await;
     let at = partition_of("a", 2);
     let good = ship(json!("Anna"));
-    let records: [(&str, String); 7] = [
+    let records: [(&str, String); 8] = [
         ("a", "no JSON at all".into()),
         ("a", "{\"type\": \"Feature\"".into()),
         ("a", ship(json!(null))),
+        ("a", ship(json!("x")).replace("\"name\":\"x\"", "")),
         ("a", ship(json!("x")).replace("\"name\"", "\"nome\"")),
         ("", good.clone()),
         ("\u{1}", good.clone()),
@@ -93,23 +94,25 @@ async fn poison_records_are_passed_over_counted_and_listed() {
         .map(|l| (l["offset"].as_u64().unwrap(), l["reason"].as_str().unwrap()))
         .collect();
     here.sort_unstable();
-    let expected = ["unreadable", "unreadable", "misfit", "misfit", "key", "key"];
+    let expected = ["unreadable", "unreadable", "misfit", "misfit", "misfit", "key", "key"];
     assert_eq!(here, (0..).zip(expected).collect::<Vec<_>>(), "{listed}");
     let first = letters.iter().find(|l| l["partition"] == at && l["offset"] == 0).unwrap();
     assert_eq!((&first["key"], &first["value_begins"]), (&json!("a"), &json!("no JSON at all")));
     assert_eq!((&first["value_bytes"], &first["log"]), (&json!(14), &json!(&*name)));
     assert!(first["append_time_ms"].as_i64().unwrap() > 0);
-    let null = letters.iter().find(|l| l["partition"] == at && l["offset"] == 2).unwrap();
-    assert!(null["detail"].as_str().unwrap().contains("name"), "{null}");
+    for offset in [2, 3] {
+        let null = letters.iter().find(|l| l["partition"] == at && l["offset"] == offset).unwrap();
+        assert!(null["detail"].as_str().unwrap().contains("'name' may not be null"), "{null}");
+    }
 
     let one = server.get("/admin/dead-letters?limit=1").await.expect(200).json();
     assert_eq!(one["dead_letters"].as_array().map(Vec::len), Some(1));
     let metrics = server.get("/metrics").await.expect(200).text();
-    let counted = format!("alluvium_dead_letters_total{{type=\"ships\",partition=\"{at}\",reason=\"misfit\"}} 2");
+    let counted = format!("alluvium_dead_letters_total{{type=\"ships\",partition=\"{at}\",reason=\"misfit\"}} 3");
     assert!(metrics.contains(&counted), "{metrics}");
     let status = server.get("/admin/status").await.expect(200).json();
     let partition = &status["partitions"][at as usize];
-    assert_eq!((&partition["poison_records"], &partition["dead_letters"]["key"]), (&json!(6), &json!(2)));
+    assert_eq!((&partition["poison_records"], &partition["dead_letters"]["key"]), (&json!(7), &json!(2)));
     server.get("/admin/dead-letters?limit=many").await.expect(400);
     server.get("/admin/dead-letters?colection=ships").await.expect(400);
     server.get("/admin/dead-letters?collection=boats").await.expect(404);
@@ -121,7 +124,7 @@ async fn a_background_task_that_fails_is_begun_again_and_shown() {
     let (server, log) = with_log().await;
     let status = server.get("/admin/status").await.expect(200).json();
     let names: Vec<&str> = status["tasks"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
-    for name in ["catalogue", "tailing ships/0", "tailing ships/1", "sweeping ships/0", "sweeping ships/1"] {
+    for name in ["catalogue", "metrics", "tailing ships/0", "tailing ships/1", "sweeping ships/0", "sweeping ships/1"] {
         assert!(names.contains(&name), "{names:?}");
     }
     let partition = &status["partitions"][0];

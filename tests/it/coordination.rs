@@ -254,6 +254,19 @@ mod zookeeper {
             held.len() == RESOURCES
         })
         .await;
+        let task = a.tasks().remove(0);
+        assert!(task.restarts > 0 && !task.backing_off && task.last_error.is_some(), "{task:?}");
+    }
+
+    #[tokio::test]
+    async fn zookeeper_that_is_away_is_asked_again_and_shown() {
+        let a = ZooKeeper::start(settings("127.0.0.1:1"), "a").unwrap();
+        let failed_again = async || {
+            let tasks = a.tasks();
+            tasks.len() == 1 && tasks[0].restarts >= 2 && tasks[0].last_error.is_some()
+        };
+        until("a second attempt", SESSION * 3 + SOON, failed_again).await;
+        assert!(a.members().await.is_err() && a.acquire("ships/0").await.is_err());
     }
 
     #[tokio::test]

@@ -7,6 +7,8 @@
 //! Invariant: an answer is true. Until the commit was asked for, nothing can have been appended, whatever fails; from then on
 //! a failure without the broker's word leaves the outcome unknown.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::client::{self, Context, Delivered, KafkaSettings, PATIENCE, unavailable};
 use crate::log::{LogError, NewRecord};
 use crate::model::Offset;
+use crate::task::panicked;
 
 /// More have to wait before they are taken in.
 const QUEUED_APPENDS: usize = 1024;
@@ -63,7 +66,8 @@ impl Transactions {
                 bytes += next.bytes();
                 appends.push(next);
             }
-            let mut outcome = self.transact(&appends).map(Vec::into_iter);
+            let attempt = catch_unwind(AssertUnwindSafe(|| self.transact(&appends)));
+            let mut outcome = attempt.unwrap_or_else(|panic| self.begin_anew(&*panic)).map(Vec::into_iter);
             if let Err(error) = &outcome {
                 tracing::warn!(error = %error, appends = appends.len(), "a Kafka transaction failed");
             }
@@ -102,6 +106,12 @@ impl Transactions {
                 Err(error)
             }
         }
+    }
+
+    /// After a fault of ours: with new producers, which end what the old ones may have left open.
+    fn begin_anew<T>(&mut self, panic: &(dyn Any + Send)) -> Result<T, LogError> {
+        self.producers = [const { None }; PRODUCERS];
+        Err(LogError::OutcomeUnknown(panicked(panic)))
     }
 
     fn connect(&self) -> Result<BaseProducer<Context>, KafkaError> {
