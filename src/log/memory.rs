@@ -8,12 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::{
     BATCH_BYTES, BATCH_RECORDS, Batch, FeatureLog, LogError, LogRecord, LogTail, NewRecord, check_offset, check_sizes,
@@ -30,11 +31,20 @@ pub struct MemoryLog {
     logs: Arc<Mutex<BTreeMap<String, Log>>>,
 }
 
-/// One cell per partition. A tail waits on its cell, and learns that the log was removed when the cell is gone.
-type Log = Vec<watch::Sender<Partition>>;
+type Log = Vec<Arc<Cell>>;
+
+/// A partition, and what its tails wait on. Not tokio's `watch`: that wakes those who wait in an order left to chance, and no
+/// simulation could be replayed.
+#[derive(Default)]
+struct Cell {
+    partition: Mutex<Partition>,
+    /// Told when records have come, and when the log was cut or removed.
+    changed: Notify,
+}
 
 #[derive(Default)]
 struct Partition {
+    removed: bool,
     records: Vec<LogRecord>,
     range: Range<Offset>,
     append_time_ms: i64,
@@ -82,7 +92,7 @@ impl MemoryLog {
         &self,
         name: &str,
         partition: PartitionId,
-        act: impl FnOnce(&watch::Sender<Partition>) -> Result<T, LogError>,
+        act: impl FnOnce(&Arc<Cell>) -> Result<T, LogError>,
     ) -> Result<T, LogError> {
         let logs = self.logs.lock();
         let log = logs.get(name).ok_or_else(|| LogError::NotFound(name.to_owned()))?;
@@ -94,9 +104,7 @@ impl MemoryLog {
 impl FeatureLog for MemoryLog {
     async fn create(&self, name: &str, partitions: u32) -> Result<(), LogError> {
         let mut logs = self.logs.lock();
-        let log = logs
-            .entry(name.to_owned())
-            .or_insert_with(|| (0..partitions).map(|_| watch::Sender::new(Partition::default())).collect());
+        let log = logs.entry(name.to_owned()).or_insert_with(|| (0..partitions).map(|_| Arc::default()).collect());
         if log.len() != partitions as usize {
             return Err(wrong_partitions(name, log.len(), partitions));
         }
@@ -104,14 +112,17 @@ impl FeatureLog for MemoryLog {
     }
 
     async fn remove(&self, name: &str) -> Result<(), LogError> {
-        self.logs.lock().remove(name);
+        for cell in self.logs.lock().remove(name).unwrap_or_default() {
+            cell.partition.lock().removed = true;
+            cell.changed.notify_waiters();
+        }
         Ok(())
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Offset>, LogError> {
         check_sizes(&records, MAX_VALUE_BYTES)?;
         let logs = self.logs.lock();
-        let places: Vec<&watch::Sender<Partition>> = records
+        let places: Vec<&Arc<Cell>> = records
             .iter()
             .map(|r| {
                 let log = logs.get(&*r.log).ok_or_else(|| LogError::NotFound(r.log.to_string()))?;
@@ -123,36 +134,37 @@ impl FeatureLog for MemoryLog {
         let now_ms = self.clock.now_ms();
         let mut offsets = Vec::with_capacity(records.len());
         for (record, place) in records.into_iter().zip(places) {
-            place.send_if_modified(|p| {
-                offsets.push(p.append(now_ms, record.key, record.value));
-                false // the readers are woken below, once all is there
-            });
+            offsets.push(place.partition.lock().append(now_ms, record.key, record.value));
         }
+        // The readers are woken once all is there.
         for (log, partition) in touched {
-            logs[&*log][partition as usize].send_modify(|p| p.range.end += Offset::from(transaction));
+            let cell = &logs[&*log][partition as usize];
+            cell.partition.lock().range.end += Offset::from(transaction);
+            cell.changed.notify_waiters();
         }
         Ok(offsets)
     }
 
     async fn range(&self, name: &str, partition: PartitionId) -> Result<Range<Offset>, LogError> {
-        self.with_partition(name, partition, |p| Ok(p.borrow().range.clone()))
+        self.with_partition(name, partition, |cell| Ok(cell.partition.lock().range.clone()))
     }
 
     async fn tail(&self, name: &str, partition: PartitionId, from: Offset) -> Result<Box<dyn LogTail>, LogError> {
-        self.with_partition(name, partition, |p| {
-            check_offset(name, partition, from, &p.borrow().range)?;
-            let tail = MemoryTail { log: name.to_owned(), partition, cell: p.subscribe(), next: from };
+        self.with_partition(name, partition, |cell| {
+            check_offset(name, partition, from, &cell.partition.lock().range)?;
+            let tail = MemoryTail { log: name.to_owned(), partition, cell: cell.clone(), next: from };
             Ok(Box::new(tail) as Box<dyn LogTail>)
         })
     }
 
     async fn cut(&self, name: &str, partition: PartitionId, before: Offset) -> Result<(), LogError> {
-        self.with_partition(name, partition, |p| {
-            check_offset(name, partition, before, &(0..p.borrow().range.end))?;
-            p.send_modify(|p| {
-                p.records.drain(..p.find(before));
-                p.range.start = p.range.start.max(before);
-            });
+        self.with_partition(name, partition, |cell| {
+            let mut p = cell.partition.lock();
+            check_offset(name, partition, before, &(0..p.range.end))?;
+            let gone = p.find(before);
+            p.records.drain(..gone);
+            p.range.start = p.range.start.max(before);
+            cell.changed.notify_waiters();
             Ok(())
         })
     }
@@ -165,7 +177,7 @@ impl FeatureLog for MemoryLog {
 struct MemoryTail {
     log: String,
     partition: PartitionId,
-    cell: watch::Receiver<Partition>,
+    cell: Arc<Cell>,
     next: Offset,
 }
 
@@ -173,8 +185,14 @@ struct MemoryTail {
 impl LogTail for MemoryTail {
     async fn next(&mut self) -> Result<Batch, LogError> {
         loop {
+            let mut changed = pin!(self.cell.changed.notified());
+            // From here on no change is missed.
+            changed.as_mut().enable();
             {
-                let partition = self.cell.borrow_and_update();
+                let partition = self.cell.partition.lock();
+                if partition.removed {
+                    return Err(LogError::NotFound(self.log.clone()));
+                }
                 check_offset(&self.log, self.partition, self.next, &partition.range)?;
                 if self.next < partition.range.end {
                     let batch = partition.batch(self.next);
@@ -182,7 +200,7 @@ impl LogTail for MemoryTail {
                     return Ok(batch);
                 }
             }
-            self.cell.changed().await.map_err(|_| LogError::NotFound(self.log.clone()))?;
+            changed.await;
         }
     }
 }
