@@ -209,6 +209,8 @@ impl Store {
             coordinator: self.coordinator.clone(),
             clock: self.clock.clone(),
             batch: self.settings.sweep_batch,
+            refused_interval: self.settings.refused_interval,
+            retry: Default::default(),
             log_window: self.settings.log_window,
             durable: Default::default(),
         });

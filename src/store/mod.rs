@@ -51,6 +51,8 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// Features persisted in one transaction of the delegate, about.
     pub sweep_batch: usize,
+    /// How often a batch of what the long-term store refuses is tried again, unchanged.
+    pub refused_interval: Duration,
     /// How long records stay in the log after they are durable in the long-term store.
     pub log_window: Duration,
     /// How often the catalogue is looked at for what other instances did.
@@ -66,6 +68,7 @@ impl Default for Settings {
         Settings {
             sweep_interval: Duration::from_secs(1),
             sweep_batch: 5_000,
+            refused_interval: Duration::from_secs(60),
             log_window: Duration::from_secs(3600),
             catalogue_interval: Duration::from_millis(500),
             apply_wait: Duration::from_secs(5),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::state::TypeState;
@@ -19,7 +20,7 @@ use crate::format::record;
 use crate::log::{FeatureLog, LogError, NewRecord};
 use crate::model::{Expiry, FeatureId, FeatureType, Offset, PartitionId, Persisted, Record, Watermark};
 use crate::sabotage::{Safeguard, off};
-use crate::transient::{AgeLimits, Aged};
+use crate::transient::{AgeLimits, Aged, Entry};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
@@ -29,7 +30,15 @@ pub enum SweepError {
     Log(#[from] LogError),
     #[error(transparent)]
     Coordination(#[from] CoordinationError),
+    /// The marker that names them would be no record that the log takes.
+    #[error(
+        "{0} features are refused by the long-term store, more than can be held apart: nothing more is persisted until some are mended"
+    )]
+    TooManyRefused(usize),
 }
+
+/// What a marker takes for an excepted id besides its bytes, at most.
+const BYTES_PER_EXCEPTED: usize = 3;
 
 /// How long to wait for one's own marker before looking again.
 const MARKER_WAIT: Duration = Duration::from_secs(5);
@@ -42,10 +51,37 @@ pub struct Sweeper {
     pub coordinator: Arc<dyn Coordinator>,
     pub clock: Arc<dyn Clock>,
     pub batch: usize,
+    /// How often a batch of what the delegate refuses is tried again.
+    pub refused_interval: Duration,
+    pub retry: Mutex<Retry>,
     /// How long records stay in the log after they are durable in the delegate.
     pub log_window: Duration,
     /// When, by the clock, the log had become durable to where; newest last.
     pub durable: Mutex<VecDeque<(i64, Offset)>>,
+}
+
+/// What goes into one transaction of the delegate, and into the marker after it.
+struct Batch {
+    /// As it was when the entries were taken.
+    feature_type: Arc<FeatureType>,
+    entries: Vec<Entry>,
+    except: Vec<FeatureId>,
+    expected: Watermark,
+    next: Watermark,
+}
+
+impl Batch {
+    fn moves(&self) -> bool {
+        let Batch { expected, next, .. } = self;
+        next.durable_through > expected.durable_through || next.evict_through > expected.evict_through
+    }
+}
+
+/// When what stands refused was tried again, and which of it comes next.
+#[derive(Debug, Default)]
+pub struct Retry {
+    at: Option<Instant>,
+    from: Offset,
 }
 
 impl Sweeper {
@@ -60,6 +96,10 @@ impl Sweeper {
             *lease = self.coordinator.acquire(&self.state.lease(self.partition)).await?;
         }
         self.state.partition(self.partition).owner = lease.is_some();
+        if lease.is_some() {
+            // First, so that a mended table ends what too many refused features have stopped.
+            self.retry_refused().await?;
+        }
         while lease.as_ref().is_some_and(|l| l.is_held()) && self.sweep().await? {}
         if lease.is_some() { self.cut().await } else { Ok(()) }
     }
@@ -87,23 +127,27 @@ impl Sweeper {
         Ok(())
     }
 
+    /// The watermark to start from; `None` while this instance is behind it, or the log does not show it yet.
+    async fn watermark(&self) -> Result<Option<Watermark>, SweepError> {
+        if !self.state.is_ready() {
+            return Ok(None);
+        }
+        let watermark = self.delegate.watermarks(&self.state.feature_type()).await?[self.partition as usize];
+        self.state.partition(self.partition).watermark = watermark;
+        if !self.marker_is_in_the_log(watermark).await? {
+            return Ok(None);
+        }
+        let applied = self.state.index.read().applied_of(self.partition);
+        let behind = applied < watermark.as_of || applied < watermark.durable_through;
+        Ok((!behind || off(Safeguard::SweeperCaughtUp)).then_some(watermark))
+    }
+
     /// Persists one batch; true when there may be more.
     async fn sweep(&self) -> Result<bool, SweepError> {
-        if !self.state.is_ready() {
-            return Ok(false);
-        }
-        let expected = self.delegate.watermarks(&self.state.feature_type()).await?[self.partition as usize];
-        self.state.partition(self.partition).watermark = expected;
-        if !self.marker_is_in_the_log(expected).await? {
-            return Ok(false);
-        }
-        let (aged, next, feature_type) = {
+        let Some(expected) = self.watermark().await? else { return Ok(false) };
+        let batch = {
             let index = self.state.index.read();
             let as_of = index.applied_of(self.partition);
-            let behind = as_of < expected.as_of || as_of < expected.durable_through;
-            if behind && !off(Safeguard::SweeperCaughtUp) {
-                return Ok(false);
-            }
             let limits = self.limits();
             let aged = match index.aged(self.partition, limits) {
                 Some(aged) => aged,
@@ -119,59 +163,91 @@ impl Sweeper {
                 }
             };
             let next = Watermark {
-                durable_through: aged.durable_through,
+                // What was refused is behind the watermark, and comes up again when it has changed.
+                durable_through: aged.durable_through.max(expected.durable_through),
                 evict_through: aged.evict_through.max(expected.evict_through),
                 as_of,
             };
-            (aged, next, self.state.feature_type())
+            let except = index.excepted(self.partition, next.durable_through, &aged.entries);
+            Batch { feature_type: self.state.feature_type(), entries: aged.entries, except, expected, next }
         };
-        let moves = next.durable_through > expected.durable_through || next.evict_through > expected.evict_through;
-        if !moves || next.durable_through < expected.durable_through {
+        if !batch.moves() && batch.entries.is_empty() {
             return Ok(false);
         }
-        self.persist(&feature_type, aged, expected, next).await
+        let bytes: usize = batch.except.iter().map(|id| id.len() + BYTES_PER_EXCEPTED).sum();
+        // The other half is for what of this batch is refused.
+        if bytes > self.log.max_value_bytes() / 2 {
+            return Err(SweepError::TooManyRefused(batch.except.len()));
+        }
+        self.persist(batch).await
     }
 
-    /// `feature_type`: as it was when these were taken.
-    async fn persist(
-        &self,
-        feature_type: &FeatureType,
-        aged: Aged,
-        expected: Watermark,
-        next: Watermark,
-    ) -> Result<bool, SweepError> {
-        let more = aged.entries.len() >= self.batch;
+    /// Tries a batch again of what stands refused, now and then: its table may have been mended.
+    async fn retry_refused(&self) -> Result<(), SweepError> {
+        let from = {
+            let retry = self.retry.lock();
+            if retry.at.is_some_and(|at| at.elapsed() < self.refused_interval) {
+                return Ok(());
+            }
+            retry.from
+        };
+        let Some(expected) = self.watermark().await? else { return Ok(()) };
+        let batch = {
+            let index = self.state.index.read();
+            let entries = index.refused(self.partition, from, self.batch);
+            // The next time those behind these, or the first ones again.
+            let from = entries.last().filter(|_| entries.len() >= self.batch).map_or(0, |last| last.dirty_since + 1);
+            *self.retry.lock() = Retry { at: Some(Instant::now()), from };
+            let next = Watermark { as_of: index.applied_of(self.partition), ..expected };
+            let except = index.excepted(self.partition, next.durable_through, &entries);
+            Batch { feature_type: self.state.feature_type(), entries, except, expected, next }
+        };
+        if !batch.entries.is_empty() {
+            self.persist(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn persist(&self, batch: Batch) -> Result<bool, SweepError> {
+        let moves = batch.moves();
+        let Batch { feature_type, entries, mut except, expected, next } = batch;
+        let more = entries.len() >= self.batch;
         let entries: Vec<PersistEntry> = if feature_type.persist {
-            aged.entries
-                .into_iter()
-                .map(|e| PersistEntry { feature: e.feature(), id: e.id, version: e.version })
-                .collect()
+            entries.into_iter().map(|e| PersistEntry { feature: e.feature(), id: e.id, version: e.version }).collect()
         } else {
             Vec::new()
         };
-        let ids: Vec<FeatureId> = entries.iter().map(|e| e.id.clone()).collect();
+        let tried: Vec<(FeatureId, Offset)> = entries.iter().map(|e| (e.id.clone(), e.version)).collect();
         let forget_deleted_before = self.state.partition(self.partition).log_start;
         let batch = PersistBatch { partition: self.partition, expected, next, entries, forget_deleted_before };
-        let refused = match self.delegate.persist(feature_type, batch).await? {
+        let refused = match self.delegate.persist(&feature_type, batch).await? {
             Persisting::Conflict(now) => {
                 // Somebody else was faster: nothing was written.
                 self.state.partition(self.partition).watermark = now;
                 return Ok(false);
             }
-            Persisting::Committed { refused } => refused,
+            Persisting::Committed { refused } => refused.into_iter().collect::<FxHashMap<_, _>>(),
         };
+        let (refusals, persisted): (Vec<_>, Vec<_>) = tried.into_iter().partition(|(id, _)| refused.contains_key(id));
         {
             let mut partition = self.state.partition(self.partition);
             partition.watermark = next;
-            partition.swept_features += ids.len() as u64;
+            partition.swept_features += persisted.len() as u64;
         }
-        for (id, why) in &refused {
+        // What was refused before is behind the watermark.
+        for (id, why) in refused.iter().filter(|_| moves) {
             tracing::error!(feature_type = %feature_type.name, %id, %why, "the long-term store refused a feature; it stays in the index");
         }
-        let except: Vec<FeatureId> = refused.into_iter().map(|(id, _)| id).collect();
-        let persisted = ids.iter().filter(|id| !except.contains(id));
-        self.state.index.write().note_persisted(persisted, next.as_of);
-        self.append_marker(next, except).await?;
+        {
+            let mut index = self.state.index.write();
+            index.note_persisted(persisted.iter().map(|(id, _)| id), next.as_of);
+            index.note_refused(refusals.iter().map(|(id, version)| (id, *version)));
+        }
+        // When all of them are refused again there is nothing to tell.
+        if moves || !persisted.is_empty() {
+            except.extend(refused.into_keys());
+            self.append_marker(next, except).await?;
+        }
         Ok(more)
     }
 

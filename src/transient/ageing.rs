@@ -1,10 +1,12 @@
 //! Ageing: what a sweeper should persist, and what its markers make leave.
 
+use rustc_hash::FxHashSet;
+
 use super::{Entry, TransientIndex};
 use crate::model::{FeatureId, Offset, PartitionId, Persisted};
 use crate::sabotage::{Safeguard, off};
 
-/// What a sweeper should persist: all that is dirty since before `durable_through`.
+/// What a sweeper should persist: all that is dirty since before `durable_through`, but for what stands refused.
 #[derive(Clone, Debug)]
 pub struct Aged {
     pub entries: Vec<Entry>,
@@ -29,6 +31,7 @@ impl TransientIndex {
     pub fn apply_persisted(&mut self, partition: PartitionId, offset: Offset, marker: &Persisted) {
         self.step += 1;
         let (mut refused, mut persisted) = (Vec::new(), Vec::new());
+        let except: FxHashSet<&FeatureId> = marker.except.iter().collect();
         // Behind the last change there are markers only, which no sweeper waits for.
         let changed_through = self.changed_through(partition);
         while let Some((dirty_since, slot)) =
@@ -38,11 +41,12 @@ impl TransientIndex {
             if entry.partition != partition || entry.dirty_since != dirty_since {
                 continue;
             }
-            if marker.except.contains(&entry.id) && !off(Safeguard::Refused) {
+            if except.contains(&entry.id) && !off(Safeguard::Refused) {
                 refused.push((dirty_since, slot));
             } else if entry.version < marker.evict_through {
                 self.evict(slot);
             } else {
+                self.refused.remove(&slot);
                 entry.dirty_since = marker.durable_through.max(entry.persisted).min(changed_through);
                 persisted.push((entry.dirty_since, slot));
             }
@@ -61,8 +65,63 @@ impl TransientIndex {
                 && let Some(entry) = self.slots[*slot as usize].as_mut()
             {
                 entry.persisted = entry.persisted.max(as_of);
+                self.refused.remove(slot);
             }
         }
+    }
+
+    /// Notes what the delegate has just refused, in these versions: it is not tried again before it has changed, or
+    /// [`Self::refused`] is asked. Whoever else takes over finds it out by trying once.
+    pub fn note_refused<'a>(&mut self, entries: impl Iterator<Item = (&'a FeatureId, Offset)>) {
+        for (id, version) in entries {
+            if let Some(slot) = self.by_id.get(id) {
+                self.refused.insert(*slot, version);
+            }
+        }
+    }
+
+    /// Of what stands refused, about `limit` entries, from `from` on in the order in which they became dirty.
+    pub fn refused(&self, partition: PartitionId, from: Offset, limit: usize) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let standing =
+            self.queued(partition).filter(|(slot, e)| e.dirty_since >= from && self.stands_refused(*slot, e));
+        for (_, entry) in standing {
+            let same_record_as_last = entries.last().is_some_and(|e| e.dirty_since == entry.dirty_since);
+            if entries.len() >= limit && !same_record_as_last {
+                break;
+            }
+            entries.push(entry.whole());
+        }
+        entries
+    }
+
+    /// What a marker must except that makes all before `durable_through` durable by persisting `taken`: the others that are
+    /// dirty since before there. They stand refused, or did so when they changed.
+    pub fn excepted(&self, partition: PartitionId, durable_through: Offset, taken: &[Entry]) -> Vec<FeatureId> {
+        let taken: FxHashSet<&FeatureId> = taken.iter().map(|e| &e.id).collect();
+        self.queued(partition)
+            .map(|(_, entry)| entry)
+            .take_while(|e| e.dirty_since < durable_through)
+            .filter(|e| e.is_dirty() && !taken.contains(&e.id))
+            .map(|e| e.id.clone())
+            .collect()
+    }
+
+    /// The entries of a partition, in the order in which they became dirty.
+    fn queued(&self, partition: PartitionId) -> impl Iterator<Item = (u32, &Entry)> {
+        let p = &self.partitions[partition as usize];
+        p.dirty.iter().filter_map(move |(dirty_since, slot)| Some((slot, self.at_place(partition, dirty_since, slot)?)))
+    }
+
+    /// The entry that has this place in the queue; `None` when it has been queued anew, or has left.
+    fn at_place(&self, partition: PartitionId, dirty_since: Offset, slot: u32) -> Option<&Entry> {
+        let entry = self.slots[slot as usize].as_ref()?;
+        (entry.partition == partition && entry.dirty_since == dirty_since).then_some(entry)
+    }
+
+    /// The delegate has refused this state, and it has not changed since.
+    fn stands_refused(&self, slot: u32, entry: &Entry) -> bool {
+        self.refused.get(&slot) == Some(&entry.version)
     }
 
     /// Every record before this offset was appended so long ago that what it last changed may leave.
@@ -73,7 +132,8 @@ impl TransientIndex {
 
     /// What should be persisted now; `None` when nothing is old enough. Removes nothing. Without entries it says that all
     /// records before `durable_through` have been superseded: features that are always put anew before they age must not
-    /// keep the queue, and the log, growing.
+    /// keep the queue, and the log, growing. What stands refused is passed over, so `durable_through` may be before the
+    /// watermark only when a refused entry has changed.
     pub fn aged(&self, partition: PartitionId, limits: AgeLimits) -> Option<Aged> {
         let p = &self.partitions[partition as usize];
         let evict_limit = self.expired_through(partition, limits);
@@ -85,13 +145,13 @@ impl TransientIndex {
             if dirty_since >= durable_limit {
                 break;
             }
-            let at_its_place = |e: &&Entry| e.partition == partition && e.dirty_since == dirty_since;
-            let Some(entry) = self.slots[slot as usize].as_ref().filter(at_its_place) else {
+            let Some(entry) = self.at_place(partition, dirty_since, slot) else {
                 superseded = true;
                 continue;
             };
             // Clean, and too young to leave: there is nothing to do for it.
-            if entry.version < dirty_since && entry.version >= evict_limit {
+            let clean_and_young = !entry.is_dirty() && entry.version >= evict_limit;
+            if clean_and_young || self.stands_refused(slot, entry) {
                 continue;
             }
             let same_record_as_last = entries.last().is_some_and(|e| e.dirty_since == dirty_since);
@@ -99,7 +159,7 @@ impl TransientIndex {
                 durable_through = dirty_since;
                 break;
             }
-            entries.push(Entry { base: entry.feature(), tail: None, ..entry.clone() });
+            entries.push(entry.whole());
         }
         (superseded || !entries.is_empty()).then(|| Aged {
             entries,
@@ -110,12 +170,7 @@ impl TransientIndex {
 
     /// The age of the oldest change that is not persisted, by the log's clock.
     pub fn oldest_dirty_ms(&self, partition: PartitionId) -> Option<i64> {
-        let p = &self.partitions[partition as usize];
-        let (oldest, _) = p.dirty.iter().find(|(dirty_since, slot)| {
-            self.slots[*slot as usize]
-                .as_ref()
-                .is_some_and(|e| e.dirty_since == *dirty_since && e.partition == partition)
-        })?;
-        p.dirty.time_at(oldest)
+        let (_, oldest) = self.queued(partition).next()?;
+        self.partitions[partition as usize].dirty.time_at(oldest.dirty_since)
     }
 }

@@ -100,6 +100,7 @@ impl TransientIndex {
         // It was dirty since before the watermark, whatever changed it last.
         let since = version.min(self.partitions[partition as usize].applied.saturating_sub(1));
         self.set(Step { partition, offset: version, since, time_ms: i64::MIN }, id, feature, true);
+        self.note_refused(std::iter::once((id, version)));
     }
 
     fn patch(&mut self, step: Step, patch: &Patch, bases: &FxHashMap<FeatureId, Known>) {

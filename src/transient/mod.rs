@@ -64,6 +64,16 @@ impl Entry {
         Some(self.tail.as_ref().map_or_else(|| base.clone(), |tail| tail.whole(base)))
     }
 
+    /// With what was appended in its place.
+    fn whole(&self) -> Entry {
+        Entry { base: self.feature(), tail: None, ..self.clone() }
+    }
+
+    /// Changed since it was last persisted.
+    fn is_dirty(&self) -> bool {
+        self.version >= self.dirty_since
+    }
+
     fn heap_bytes(&self) -> usize {
         self.base.as_ref().map_or(0, |f| f.heap_bytes()) + self.tail.as_ref().map_or(0, |t| t.heap_bytes())
     }
@@ -99,6 +109,8 @@ pub struct TransientIndex {
     without_geometry: FxHashSet<u32>,
     by_value: Vec<(usize, ByValue)>,
     partitions: Vec<Partition>,
+    /// In which versions the delegate has refused entries, as far as this instance knows.
+    refused: FxHashMap<u32, Offset>,
     /// Of a type whose features are tracks.
     track: Option<TrackShape>,
     /// Counts how often the index was begun anew.
@@ -132,6 +144,7 @@ impl TransientIndex {
                     decisions: Decisions::new(*o),
                 })
                 .collect(),
+            refused: FxHashMap::default(),
             track: feature_type.track_shape(),
             generation: 0,
             step: 0,
@@ -278,6 +291,7 @@ impl TransientIndex {
         let Some(entry) = self.slots[slot as usize].take() else { return };
         self.by_id.remove(&entry.id);
         self.free.push(slot);
+        self.refused.remove(&slot);
         self.bytes -= size_of::<Entry>() + 64 + entry.heap_bytes();
         self.tombstones -= usize::from(entry.base.is_none());
         if let Some(bounds) = entry.bounds {

@@ -19,6 +19,9 @@ pub struct Step {
 /// How finely the log's time is remembered, milliseconds.
 const GRAIN_MS: i64 = 20;
 
+/// So many times are kept; past it the older half is kept half as finely.
+const MOST_TIMES: usize = 1 << 16;
+
 /// O(1) per write: an entry that became dirty anew is pushed again, and its old place is skipped (the caller tells by the
 /// entry's own `dirty_since`).
 #[derive(Debug, Default)]
@@ -65,6 +68,18 @@ impl DirtyQueue {
         if self.times.back().is_none_or(|(_, t)| step.time_ms >= t + GRAIN_MS) {
             self.times.push_back((step.since, step.time_ms));
         }
+        if self.times.len() == MOST_TIMES {
+            self.thin_out();
+        }
+    }
+
+    /// Takes each two of the older half for one that began where the first did, at the time of the second: an entry may leave
+    /// a little later for it, never earlier.
+    fn thin_out(&mut self) {
+        let newer = self.times.split_off(MOST_TIMES / 2);
+        let older: Vec<_> = std::mem::take(&mut self.times).into();
+        self.times.extend(older.chunks(2).map(|two| (two[0].0, two[two.len() - 1].1)));
+        self.times.extend(newer);
     }
 
     /// The offset before which every record was appended before `time_ms` (to the grain); `end` when all were.
@@ -77,5 +92,28 @@ impl DirtyQueue {
     pub fn time_at(&self, offset: Offset) -> Option<i64> {
         let after = self.times.partition_point(|(o, _)| *o <= offset);
         self.times.get(after.checked_sub(1)?).map(|(_, t)| *t)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_few_and_let_nothing_leave_early() {
+        let mut queue = DirtyQueue::default();
+        let records = 5 * MOST_TIMES as u64;
+        for offset in 0..records {
+            let time_ms = offset as i64 * GRAIN_MS;
+            queue.note_time(Step { partition: 0, offset, since: offset, time_ms });
+        }
+        assert!(queue.times.len() < MOST_TIMES);
+        assert!(queue.times.iter().zip(queue.times.iter().skip(1)).all(|(a, b)| a.0 < b.0 && a.1 < b.1));
+        for offset in (0..records).step_by(997) {
+            let through = queue.offset_at(offset as i64 * GRAIN_MS, records);
+            assert!(through <= offset, "{offset}: {through}");
+        }
+        let young = records - 1_000;
+        assert_eq!(queue.offset_at(young as i64 * GRAIN_MS, records), young, "what is young is known finely");
     }
 }

@@ -143,6 +143,44 @@ fn what_the_delegate_refused_stays() {
     assert!(index.get("a").is_some() && index.get("b").is_none());
 }
 
+#[test]
+fn what_stands_refused_is_passed_over_until_it_changes() {
+    let mut index = index_with(&[ship("a", 1.0, 1), ship("b", 1.0, 1), ship("c", 1.0, 1), ship("d", 1.0, 1)]);
+    let batch_of_two = |expired_s| AgeLimits { batch: 2, ..limits(expired_s) };
+    let ids = |entries: &[Entry]| entries.iter().map(|e| e.id.to_string()).collect::<Vec<_>>();
+    let refuse = |index: &mut TransientIndex, aged: &Aged| {
+        index.note_refused(aged.entries.iter().map(|e| (&e.id, e.version)));
+    };
+    let aged = index.aged(0, batch_of_two(4)).unwrap();
+    assert_eq!((ids(&aged.entries), aged.durable_through), (vec!["a".into(), "b".into()], 2));
+    assert!(index.excepted(0, 2, &aged.entries).is_empty());
+    refuse(&mut index, &aged);
+    index.apply_persisted(0, 4, &Persisted { except: vec!["a".into(), "b".into()], ..marker(2, 2) });
+
+    let aged = index.aged(0, batch_of_two(4)).unwrap();
+    assert_eq!((ids(&aged.entries), aged.durable_through), (vec!["c".into(), "d".into()], 5), "they stop nobody");
+    let except = index.excepted(0, 5, &aged.entries);
+    assert_eq!(except, ["a".into(), "b".into()]);
+    index.apply_persisted(0, 5, &Persisted { except, ..marker(5, 5) });
+    assert_eq!((index.len(), index.aged(0, batch_of_two(9)).is_none()), (2, true), "nothing changed, nothing to do");
+
+    index.apply(at(6), &[set_n("b", 5)], &FxHashMap::default());
+    let aged = index.aged(0, batch_of_two(9)).unwrap();
+    assert_eq!(ids(&aged.entries), ["b"], "changed, it is tried again");
+    assert_eq!(index.excepted(0, 7, &aged.entries), ["a".into()]);
+    refuse(&mut index, &aged);
+    assert!(index.aged(0, batch_of_two(9)).is_none());
+
+    assert_eq!(ids(&index.refused(0, 0, 1)), ["a"]);
+    assert_eq!(ids(&index.refused(0, 1, 1)), ["b"]);
+    index.note_persisted([FeatureId::from("a")].iter(), 8);
+    assert_eq!(ids(&index.refused(0, 0, 9)), ["b"]);
+    let aged = index.aged(0, batch_of_two(9)).unwrap();
+    assert_eq!(ids(&aged.entries), ["a"], "taken in the end, but nobody has been told");
+    index.apply_persisted(0, 8, &Persisted { except: vec!["b".into()], ..marker(7, 7) });
+    assert_eq!(index.len(), 1);
+}
+
 fn tracks() -> FeatureType {
     toml::from_str(
         "name = 'tracks'\ngeometry = { type = 'LineString', dimension = 'XYM' }\ntrack = {}\n\
@@ -228,7 +266,8 @@ fn what_was_refused_is_taken_up_before_the_log_goes_on() {
     assert_eq!((index.len(), index.applied_of(0)), (2, 5));
     index.apply(at(6), &[ship("new", 1.0, 1)], &FxHashMap::default());
     let aged = index.aged(0, limits(100)).unwrap();
-    assert_eq!(aged.entries.iter().map(|e| &*e.id).collect::<Vec<_>>(), ["old", "young", "new"]);
+    assert_eq!(aged.entries.iter().map(|e| &*e.id).collect::<Vec<_>>(), ["new"], "what is refused stands so");
+    assert_eq!(index.refused(0, 0, 9).iter().map(|e| &*e.id).collect::<Vec<_>>(), ["old", "young"]);
     index.apply_persisted(0, 7, &Persisted { except: vec!["old".into(), "young".into()], ..marker(7, 7) });
     assert_eq!(index.len(), 2);
 }

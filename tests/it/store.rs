@@ -76,6 +76,7 @@ on_each_stack! {
     a_large_transaction_is_one,
     large_transactions_that_mingle_are_each_whole,
     what_the_delegate_refuses_stays_in_the_index,
+    what_stands_refused_stops_nobody,
     the_log_decides_conditional_changes,
     a_delegate_of_an_earlier_state_gets_what_the_log_still_has,
 }
@@ -189,6 +190,11 @@ fn delete(ft: &FeatureType, filter: Filter) -> Action {
 
 fn set_speed(ft: &FeatureType, filter: Filter, speed: f64) -> Action {
     let changes = FeatureChanges { geometry: None, properties: vec![(1, Value::Number(speed))] };
+    Action { feature_type: ft.name.clone(), kind: ActionKind::Update { filter, changes } }
+}
+
+fn set_name(ft: &FeatureType, filter: Filter, name: &str) -> Action {
+    let changes = FeatureChanges { geometry: None, properties: vec![(0, Value::String(name.into()))] };
     Action { feature_type: ft.name.clone(), kind: ActionKind::Update { filter, changes } }
 }
 
@@ -522,6 +528,42 @@ async fn what_the_delegate_refuses_stays_in_the_index(world: World) {
     assert!(matches!(persisting, Persisting::Committed { refused } if refused.len() == 1));
     until("mended", || async { count(&store, &ft, Filter::All, TierChoice::Transient).await == 1 }).await;
     assert_eq!(ids(&store, query(&ft, Filter::All)).await, ["fine", "nameless"]);
+}
+
+async fn what_stands_refused_stops_nobody(world: World) {
+    let settings = Settings {
+        sweep_interval: Duration::from_millis(50),
+        sweep_batch: 2,
+        refused_interval: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let parts = world.parts("one").await;
+    let store = Store::start(parts.clone(), settings, Vec::new()).await.unwrap();
+    let mut strict = ships(0.0);
+    strict.properties[0].nullable = false;
+    let ft = store.create_feature_type(strict).await.unwrap();
+    let nameless = |id: &str| Feature { properties: vec![Value::Null, Value::Number(7.0)], ..ship(id, 1.0, "") };
+    let each_by_itself = ["n1", "n2", "n3", "n4", "n5"].map(|id| run(0, vec![nameless(id)]).remove(0));
+    append(&world, &ft, &each_by_itself).await;
+    for id in ["a", "b"] {
+        write(&store, vec![insert(&ft, vec![ship(id, 1.0, "Ada")], Existing::Replace)]).await.unwrap();
+        let index_has = || count(&store, &ft, Filter::All, TierChoice::Transient);
+        until("persisted behind what is refused", || async { index_has().await == 5 }).await;
+    }
+    // They are tried again and again, but where nothing changes the log has nothing to tell. The other type shows that time
+    // goes on.
+    let other = store.create_feature_type(ships(0.0)).await.unwrap();
+    let mut ends = Vec::new();
+    for _ in 0..4 {
+        write(&store, vec![insert(&other, vec![ship("a", 1.0, "Ada")], Existing::Replace)]).await.unwrap();
+        all_aged(&store, &other).await;
+        ends.push(parts.log.range(&ft.log_name(), 0).await.unwrap().end);
+    }
+    assert!(ends[1..].iter().all(|end| *end == ends[1]), "{ends:?}");
+    let mended = vec![set_name(&ft, by_id("n4"), "Eve")];
+    write(&store, mended).await.unwrap();
+    until("mended", || async { count(&store, &ft, Filter::All, TierChoice::Transient).await == 4 }).await;
+    assert_eq!(count(&store, &ft, Filter::All, TierChoice::Merged).await, 7);
 }
 
 async fn the_log_decides_conditional_changes(world: World) {

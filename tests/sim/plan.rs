@@ -72,6 +72,8 @@ pub struct Plan {
     pub broken: Option<Broken>,
     /// The delegate's tables have a constraint that the types do not know: `few` may not be null.
     pub refuses: bool,
+    /// In the end it is the tables that are mended, not the features.
+    pub tables_are_mended: bool,
     pub types: Types,
     pub partitions: u32,
     /// Features that the writers know.
@@ -110,6 +112,7 @@ impl Plan {
             expiry_ms: [0, 1_000, 3_000, 3_000][rng.random_range(0..4)],
             max_dirty_ms: [2_000, 7_000][rng.random_range(0..2)],
             max_value_bytes,
+            tables_are_mended: rng.random_bool(0.5),
             told: false,
         }
     }

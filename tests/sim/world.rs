@@ -28,6 +28,8 @@ use crate::{clients, invariants, rest};
 
 pub const INSTANCES: usize = 3;
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(300);
+/// How often what the delegate refuses is tried again, a batch at a time.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the log is kept behind the watermark.
 pub const LOG_WINDOW: Duration = Duration::from_secs(15);
 /// Simulated time with writes and faults.
@@ -112,7 +114,7 @@ impl World {
             logs: logs.clone(),
             events: events.clone(),
             start,
-            refuses: plan.refuses,
+            refuses: plan.refuses.into(),
         };
         Arc::new(World {
             plan,
@@ -176,8 +178,8 @@ impl World {
         };
         let settings = Settings {
             sweep_interval: SWEEP_INTERVAL,
-            // More features must not be refused than are persisted at once: they stand first in the queue.
-            sweep_batch: if self.plan.refuses { 100 } else { 3 },
+            sweep_batch: 3,
+            refused_interval: REFUSED_INTERVAL,
             log_window: LOG_WINDOW,
             apply_wait: Duration::from_secs(2),
             read_wait: Duration::from_secs(4),

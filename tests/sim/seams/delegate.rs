@@ -2,6 +2,7 @@
 //! whose rows come one by one, or break off.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use alluvium::delegate::memory::MemoryDelegate;
 use alluvium::delegate::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Rows, Scan, Snapshot};
@@ -23,8 +24,8 @@ pub struct SharedDelegate {
     pub logs: Arc<Mutex<Logs>>,
     pub events: Arc<Mutex<Events>>,
     pub start: Instant,
-    /// See [`crate::plan::Plan::refuses`].
-    pub refuses: bool,
+    /// See [`crate::plan::Plan::refuses`]; until somebody mends the tables.
+    pub refuses: AtomicBool,
 }
 
 pub struct FaultyDelegate {
@@ -38,7 +39,7 @@ impl SharedDelegate {
         let partition = batch.partition;
         let before = self.inner.watermarks(ft).await?[partition as usize];
         let mut as_table = ft.clone();
-        as_table.properties[FEW].nullable = !self.refuses;
+        as_table.properties[FEW].nullable = !self.refuses.load(Ordering::Relaxed);
         let outcome = self.inner.persist(&as_table, batch).await?;
         if matches!(outcome, Persisting::Committed { .. }) {
             let ids: Vec<FeatureId> =
