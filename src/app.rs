@@ -17,11 +17,11 @@ use crate::delegate::embedded::GeoPackage;
 use crate::log::embedded::EmbeddedLog;
 #[cfg(feature = "cluster")]
 use crate::model::FeatureType;
-use crate::store::{Parts, Settings, Store};
+use crate::store::{MemoryLimits, Parts, Settings, Store};
 use crate::task::Tasks;
 use crate::telemetry;
 use crate::web::access::Access;
-use crate::web::{self, Web, listener};
+use crate::web::{self, Places, Web, listener};
 
 /// A running server.
 pub struct App {
@@ -66,7 +66,9 @@ impl App {
             );
         }
         let clock = parts.clock.clone();
+        let (soft, hard) = config.memory.limits();
         let settings = Settings {
+            memory: MemoryLimits { soft, hard },
             sweep_interval: config.store.sweep_interval,
             log_window: config.store.log_window,
             catalogue_interval: config.store.catalogue_poll,
@@ -83,6 +85,7 @@ impl App {
         let web = Arc::new(Web {
             store: store.clone(),
             clock,
+            places: Places::new(&config.server),
             server: config.server,
             service: config.service,
             access: Arc::new(access),

@@ -5,6 +5,7 @@
 //! names it.
 
 pub mod layers;
+mod memory;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use crate::model::FeatureType;
 use layers::Error;
 pub use layers::PREFIX;
+pub use memory::Memory;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +25,7 @@ pub struct Config {
     pub server: Server,
     pub service: Service,
     pub store: Store,
+    pub memory: Memory,
     pub telemetry: Telemetry,
     pub kafka: Option<Kafka>,
     pub postgres: Option<Postgres>,
@@ -47,6 +50,14 @@ pub struct Server {
     /// A TOML file of names, roles and argon2 hashes.
     pub credentials: Option<PathBuf>,
     pub max_connections: usize,
+    /// Requests that are answered at once, of either kind.
+    pub max_reads: usize,
+    pub max_writes: usize,
+    /// Of each kind so many wait for a place; more are refused.
+    pub max_waiting: usize,
+    /// A read that takes longer is broken off.
+    #[serde(deserialize_with = "seconds")]
+    pub longest_read: Duration,
     /// Of a body that is taken as a whole: a Feature, a FeatureCollection, a WFS request.
     pub max_body_bytes: usize,
     /// Of one line of an NDJSON upload; its whole may have any length.
@@ -176,6 +187,10 @@ impl Default for Server {
             allow_anonymous_reads: true,
             credentials: None,
             max_connections: 4096,
+            max_reads: 512,
+            max_writes: 512,
+            max_waiting: 1024,
+            longest_read: Duration::from_secs(3600),
             max_body_bytes: 64 << 20,
             max_line_bytes: 4 << 20,
             default_limit: 10,
@@ -312,6 +327,7 @@ impl Config {
             return Err(Error::at(missing, what));
         }
         self.server.check()?;
+        self.memory.check()?;
         for (key, duration) in [
             ("store.sweep_interval", self.store.sweep_interval),
             ("store.wait_for_apply", self.store.wait_for_apply),
@@ -357,6 +373,9 @@ impl Server {
         }
         for (key, n) in [
             ("server.max_connections", self.max_connections as u64),
+            ("server.max_reads", self.max_reads as u64),
+            ("server.max_writes", self.max_writes as u64),
+            ("server.longest_read", self.longest_read.as_millis() as u64),
             ("server.max_body_bytes", self.max_body_bytes as u64),
             ("server.max_line_bytes", self.max_line_bytes as u64),
             ("server.default_limit", self.default_limit),

@@ -32,7 +32,7 @@ fn every_key_is_documented() {
     let full = Config::deserialize(tree.clone()).unwrap();
     full.check().unwrap();
     assert_eq!(full.feature_types[0].properties.len(), 2);
-    for section in ["server", "service", "store", "telemetry", "kafka", "postgres", "zookeeper"] {
+    for section in ["server", "service", "store", "memory", "telemetry", "kafka", "postgres", "zookeeper"] {
         // The refusal of an unknown key lists those there are.
         tree.set(&[section.into(), "nonsense".into()], Node::Text("1".into()));
         let message = Config::deserialize(tree.clone()).expect_err("an unknown key").to_string();
@@ -106,6 +106,8 @@ fn a_wrong_key_is_named() {
         ("[server]\nmax_limit = 5", None, "test.toml: server.default_limit: is greater"),
         ("server = 5", None, "test.toml: server: this is a section"),
         ("[store]\nsweep_interval = -1", None, "test.toml: store.sweep_interval: -1 is not a number of seconds"),
+        ("[memory]\nsoft_limit = '5 miles'", None, "test.toml: memory.soft_limit: '5 miles' is not a size like"),
+        ("[memory]\nsoft_limit = 5\nhard_limit = '5 B'", None, "test.toml: memory.soft_limit: must be less than"),
         ("[kafka]\nbrokers = 'x'", None, "test.toml: postgres: the clustered stack needs"),
         ("[kafka]", None, "test.toml: kafka.brokers: this key is required"),
         ("[[feature_types]]\nname = 'a'\ncolour = 1", None, "test.toml: feature_types.0.colour: there is no such key"),
@@ -136,6 +138,13 @@ fn a_wrong_key_is_named() {
         let message = error(text, &variable.into_iter().collect::<Vec<_>>());
         assert!(message.starts_with(expected), "{text:?} {variable:?}\n  says: {message}\n  want: {expected}");
     }
+}
+
+#[test]
+fn sizes_come_from_everywhere() {
+    let config = read("[memory]\nsoft_limit = '384 MiB'", &[("ALLUVIUM__MEMORY__HARD_LIMIT", "512 MiB")]).unwrap();
+    assert_eq!(config.memory.limits(), (384 << 20, 512 << 20));
+    assert_eq!(read("", &[("ALLUVIUM__MEMORY__HARD_LIMIT", "4000")]).unwrap().memory.hard_limit, Some(4_000));
 }
 
 #[test]

@@ -182,7 +182,7 @@ impl Store {
             tracing::error!(feature_type = %feature_type.name, error = %e, "the feature type cannot be served");
             CatalogueError::Unavailable(e.to_string())
         })?;
-        let state = Arc::new(TypeState::new(feature_type, start, self.coordinator.instance()));
+        let state = Arc::new(TypeState::new(feature_type, start, self.coordinator.instance(), &self.memory));
         for partition in state.partition_ids() {
             self.tail(&state, partition);
             self.sweep(&state, partition);
@@ -208,6 +208,7 @@ impl Store {
             delegate: self.delegate.clone(),
             coordinator: self.coordinator.clone(),
             clock: self.clock.clone(),
+            memory: self.memory.clone(),
             batch: self.settings.sweep_batch,
             refused_interval: self.settings.refused_interval,
             retry: Default::default(),
@@ -219,7 +220,7 @@ impl Store {
         let step = move || {
             let (sweeper, lease) = (sweeper.clone(), lease.clone());
             async move {
-                tokio::time::sleep(interval).await;
+                sweeper.memory.until_turn(interval).await;
                 let outcome = sweeper.turn(&mut *lease.lock().await).await;
                 if outcome.is_err() {
                     sweeper.state.partition(partition).sweep_failures += 1;

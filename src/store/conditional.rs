@@ -22,6 +22,7 @@ impl Store {
         mut change: Change,
     ) -> Result<Written, WriteError> {
         let state = self.state(feature_type).ok_or_else(|| WriteError::UnknownType(feature_type.to_owned()))?;
+        self.check_room()?;
         let ft = state.feature_type();
         check(&ft, &mut change).map_err(|error| WriteError::Invalid { action: 0, error })?;
         let id = change.id().clone();
@@ -66,9 +67,10 @@ impl Store {
             return Ok(written);
         }
         // The change itself is done: no error may say that nothing was written.
-        let mut with_tracks = self.write(Transaction { actions, ..Transaction::default() }).await.map_err(|e| {
-            WriteError::OutcomeUnknown(format!("the change is done, but not what its tracks have of it: {e}"))
-        })?;
+        let mut with_tracks =
+            self.write_without_check(Transaction { actions, ..Transaction::default() }).await.map_err(|e| {
+                WriteError::OutcomeUnknown(format!("the change is done, but not what its tracks have of it: {e}"))
+            })?;
         with_tracks.position.merge(&written.position);
         Ok(Written { ids: written.ids, ..with_tracks })
     }

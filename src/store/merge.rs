@@ -12,6 +12,7 @@ use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::api::{Item, ReadError, Tier};
+use super::memory::{Memory, Share};
 use super::state::TypeState;
 use crate::delegate::{Delegate, DelegateError, Row, Rows, Scan, Snapshot};
 use crate::model::{FeatureType, Offset, Position, Rect, Watermark};
@@ -29,6 +30,8 @@ struct Moment {
     matches: Vec<Match>,
     position: Vec<Offset>,
     ticket: ReaderTicket,
+    /// Of the matches: what they point to is counted with the index.
+    _handles: Share,
     /// `None` when the delegate is not asked.
     snapshot: Option<Box<dyn Snapshot>>,
 }
@@ -46,6 +49,7 @@ async fn moment(
     filter: &Filter,
     tier: TierChoice,
     wait: Duration,
+    memory: &Arc<Memory>,
 ) -> Result<Moment, ReadError> {
     let deadline = Instant::now() + wait;
     loop {
@@ -62,8 +66,9 @@ async fn moment(
             let matches = if tier == TierChoice::Persistent { Vec::new() } else { index.select(filter) };
             (index.reader(), index.applied(), matches, state.feature_type())
         };
+        let handles = memory.share(matches.capacity() * size_of::<Match>());
         if tier == TierChoice::Transient || !feature_type.persist {
-            return Ok(Moment { feature_type, matches, position, ticket, snapshot: None });
+            return Ok(Moment { feature_type, matches, position, ticket, _handles: handles, snapshot: None });
         }
         let snapshot = match early {
             Some(snapshot) => snapshot,
@@ -71,7 +76,7 @@ async fn moment(
         };
         let seen: Vec<Watermark> = snapshot.watermarks().to_vec();
         if position.iter().zip(&seen).all(|(p, w)| *p >= w.as_of) || off(Safeguard::AsOf) {
-            return Ok(Moment { feature_type, matches, position, ticket, snapshot: Some(snapshot) });
+            return Ok(Moment { feature_type, matches, position, ticket, _handles: handles, snapshot: Some(snapshot) });
         }
         drop(snapshot);
         let caught_up =
@@ -88,9 +93,10 @@ pub async fn read(
     delegate: &Arc<dyn Delegate>,
     query: Query,
     wait: Duration,
+    memory: &Arc<Memory>,
 ) -> Result<Reading, ReadError> {
     state.wait_for_position(&query.at_least, wait).await?;
-    let moment = moment(&state, delegate, &query.filter, query.tier, wait).await?;
+    let moment = moment(&state, delegate, &query.filter, query.tier, wait, memory).await?;
     Ok(Reading {
         feature_type: moment.feature_type.clone(),
         position: state.position_of(&moment.position),

@@ -8,6 +8,7 @@ mod catalogue;
 mod conditional;
 pub mod dead_letters;
 mod derived;
+mod memory;
 mod merge;
 mod state;
 pub mod status;
@@ -23,6 +24,8 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 pub use api::*;
+use memory::Memory;
+pub use memory::{MemoryLimits, MemoryStatus};
 pub use merge::Reading;
 use state::TypeState;
 
@@ -61,6 +64,7 @@ pub struct Settings {
     pub apply_wait: Duration,
     /// How long a read waits for the position that it needs.
     pub read_wait: Duration,
+    pub memory: MemoryLimits,
 }
 
 impl Default for Settings {
@@ -73,6 +77,7 @@ impl Default for Settings {
             catalogue_interval: Duration::from_millis(500),
             apply_wait: Duration::from_secs(5),
             read_wait: Duration::from_secs(5),
+            memory: MemoryLimits::NONE,
         }
     }
 }
@@ -84,6 +89,7 @@ pub struct Store {
     coordinator: Arc<dyn Coordinator>,
     clock: Arc<dyn Clock>,
     settings: Settings,
+    memory: Arc<Memory>,
     types: RwLock<BTreeMap<String, Arc<TypeState>>>,
     /// Held while the set of types changes.
     catalogue: tokio::sync::Mutex<catalogue::Seen>,
@@ -104,6 +110,7 @@ impl Store {
             delegate: parts.delegate,
             coordinator: parts.coordinator,
             clock: parts.clock,
+            memory: Memory::new(settings.memory),
             settings,
             types: RwLock::default(),
             catalogue: tokio::sync::Mutex::default(),
@@ -129,7 +136,11 @@ impl Store {
     /// Answers a query.
     pub async fn read(&self, query: Query) -> Result<Reading, ReadError> {
         let state = self.state_to_read(&query.feature_type)?;
-        merge::read(state, &self.delegate, query, self.settings.read_wait).await
+        self.merged(state, query).await
+    }
+
+    async fn merged(&self, state: Arc<TypeState>, query: Query) -> Result<Reading, ReadError> {
+        merge::read(state, &self.delegate, query, self.settings.read_wait, &self.memory).await
     }
 
     /// How many features match the query's filter in its tier, exactly, whatever its page; `None` past the budget.
@@ -165,9 +176,32 @@ impl Store {
 
     /// Writes, all or nothing. When it returns the changes are durable and, if `Written::applied`, visible here.
     pub async fn write(&self, transaction: Transaction) -> Result<Written, WriteError> {
+        self.check_room()?;
+        self.write_without_check(transaction).await
+    }
+
+    async fn write_without_check(&self, transaction: Transaction) -> Result<Written, WriteError> {
         let resolved = transaction::resolve(self, transaction).await?;
         let offsets = self.append(resolved.records).await?;
         Ok(self.visible(resolved.ids, &resolved.places, &offsets).await)
+    }
+
+    /// What a write takes of memory is known when it is applied: the limit is passed by as much as is under way.
+    fn check_room(&self) -> Result<(), WriteError> {
+        if self.memory.is_full() {
+            let what = "memory is at its limit (memory.hard_limit) until more of the index is persisted";
+            return Err(WriteError::Unavailable(what.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Waits until memory has room for more writes; false when it has none in time.
+    pub async fn room(&self, wait: Duration) -> bool {
+        self.memory.room(wait).await
+    }
+
+    pub fn memory(&self) -> MemoryStatus {
+        self.memory.status()
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Offset>, WriteError> {

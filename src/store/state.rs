@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::api::{PartitionStatus, ReadError};
 use super::dead_letters::DeadLetters;
+use super::memory::{Memory, Share};
 use super::tailer::Start;
 use crate::delegate::Refused;
 use crate::model::{FeatureType, Offset, PartitionId, Persisted, Position, Watermark};
@@ -22,6 +23,8 @@ pub struct TypeState {
     pub log_name: Arc<str>,
     pub index: RwLock<TransientIndex>,
     pub partitions: Vec<Mutex<PartitionState>>,
+    /// What the index takes of the instance's memory.
+    pub share: Share,
     /// Told whenever the index has moved.
     progress: Notify,
     pub dead_letters: Mutex<DeadLetters>,
@@ -62,12 +65,13 @@ impl PartitionState {
 
 impl TypeState {
     /// `instance`: whose tasks they are.
-    pub fn new(feature_type: Arc<FeatureType>, start: Start, instance: &str) -> TypeState {
+    pub fn new(feature_type: Arc<FeatureType>, start: Start, instance: &str, memory: &Arc<Memory>) -> TypeState {
         let state = TypeState {
             log_name: feature_type.log_name().into(),
             index: RwLock::new(TransientIndex::new(&feature_type, &[])),
             partitions: start.partitions.iter().map(|_| Mutex::default()).collect(),
             feature_type: RwLock::new(feature_type.clone()),
+            share: memory.index(),
             progress: Notify::new(),
             dead_letters: Mutex::default(),
             tasks: Tasks::of(instance),
@@ -149,7 +153,15 @@ impl TypeState {
 
     /// Tells those who wait that the index has moved.
     pub fn moved(&self) {
+        self.weigh();
         self.progress.notify_waiters();
+    }
+
+    /// Tells the instance's memory what the index takes now; the next time if it is being changed just now.
+    pub fn weigh(&self) {
+        if let Some(index) = self.index.try_read() {
+            self.share.set(index.bytes());
+        }
     }
 
     /// Waits until `reached` holds of the index; false when the time is over.

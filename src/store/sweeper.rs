@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
+use super::memory::Memory;
 use super::state::TypeState;
 use crate::clock::Clock;
 use crate::coordination::{CoordinationError, Coordinator, Lease};
@@ -50,6 +51,7 @@ pub struct Sweeper {
     pub delegate: Arc<dyn Delegate>,
     pub coordinator: Arc<dyn Coordinator>,
     pub clock: Arc<dyn Clock>,
+    pub memory: Arc<Memory>,
     pub batch: usize,
     /// How often a batch of what the delegate refuses is tried again.
     pub refused_interval: Duration,
@@ -145,6 +147,7 @@ impl Sweeper {
     /// Persists one batch; true when there may be more.
     async fn sweep(&self) -> Result<bool, SweepError> {
         let Some(expected) = self.watermark().await? else { return Ok(false) };
+        self.state.weigh();
         let batch = {
             let index = self.state.index.read();
             let as_of = index.applied_of(self.partition);
@@ -284,11 +287,13 @@ impl Sweeper {
         Ok(())
     }
 
+    /// Where memory is scarce everything has aged: expiry is a wish, memory a fact.
     fn limits(&self) -> AgeLimits {
         let (now_ms, feature_type) = (self.clock.now_ms(), self.state.feature_type());
         let before = |age: Duration| now_ms - age.as_millis() as i64;
         AgeLimits {
             expired_before_ms: match feature_type.expiry {
+                _ if self.memory.presses(&self.state.share) => Some(i64::MAX),
                 Expiry::After(age) => Some(before(age)),
                 Expiry::Never => None,
             },

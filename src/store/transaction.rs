@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::api::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError};
 use super::state::TypeState;
-use super::{Store, derived, merge};
+use super::{Store, derived};
 use crate::delegate::DelegateError;
 use crate::format::record;
 use crate::log::NewRecord;
@@ -147,7 +147,7 @@ impl Resolver<'_> {
 
     async fn read(&self, state: &Arc<TypeState>, filter: Filter) -> Result<Vec<Arc<Feature>>, WriteError> {
         let query = Query { filter, any_order: true, at_least: self.at_least.clone(), ..Query::default() };
-        let reading = merge::read(state.clone(), &self.store.delegate, query, self.store.settings.read_wait).await?;
+        let reading = self.store.merged(state.clone(), query).await?;
         Ok(reading.all().await?.into_iter().map(|item| item.feature).collect())
     }
 

@@ -37,7 +37,7 @@ impl TransientIndex {
         while let Some((dirty_since, slot)) =
             self.partitions[partition as usize].dirty.pop_before(marker.durable_through)
         {
-            let Some(entry) = self.slots[slot as usize].as_mut() else { continue };
+            let Some(Some(entry)) = self.slots.get_mut(slot as usize) else { continue };
             if entry.partition != partition || entry.dirty_since != dirty_since {
                 continue;
             }
@@ -55,6 +55,7 @@ impl TransientIndex {
         p.dirty.insert(persisted);
         p.dirty.put_back(refused);
         p.applied = p.applied.max(offset + 1);
+        self.give_back();
     }
 
     /// Notes that the delegate now has these as of there. Whoever persisted them knows; that others had the same is not certain,
@@ -115,7 +116,7 @@ impl TransientIndex {
 
     /// The entry that has this place in the queue; `None` when it has been queued anew, or has left.
     fn at_place(&self, partition: PartitionId, dirty_since: Offset, slot: u32) -> Option<&Entry> {
-        let entry = self.slots[slot as usize].as_ref()?;
+        let entry = self.slots.get(slot as usize)?.as_ref()?;
         (entry.partition == partition && entry.dirty_since == dirty_since).then_some(entry)
     }
 

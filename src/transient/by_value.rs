@@ -6,7 +6,11 @@ use std::collections::BTreeSet;
 use crate::model::Value;
 
 #[derive(Debug, Default)]
-pub struct ByValue(BTreeSet<(Key, u32)>);
+pub struct ByValue {
+    places: BTreeSet<(Key, u32)>,
+    /// Of the values' own.
+    heap_bytes: usize,
+}
 
 impl ByValue {
     pub fn replace(&mut self, old: Option<&Value>, new: Option<&Value>, slot: u32) {
@@ -14,15 +18,22 @@ impl ByValue {
             return;
         }
         if let Some(v) = old {
-            self.0.remove(&(Key(v.clone()), slot));
+            self.places.remove(&(Key(v.clone()), slot));
+            self.heap_bytes -= v.heap_bytes();
         }
         if let Some(v) = new {
-            self.0.insert((Key(v.clone()), slot));
+            self.places.insert((Key(v.clone()), slot));
+            self.heap_bytes += v.heap_bytes();
         }
     }
 
+    pub fn bytes(&self) -> usize {
+        // Nodes of a B-tree are about two thirds full.
+        self.places.len() * size_of::<(Key, u32)>() * 3 / 2 + self.heap_bytes
+    }
+
     pub fn equal_to(&self, value: &Value) -> impl Iterator<Item = u32> + '_ {
-        self.0.range((Key(value.clone()), 0)..=(Key(value.clone()), u32::MAX)).map(|(_, slot)| *slot)
+        self.places.range((Key(value.clone()), 0)..=(Key(value.clone()), u32::MAX)).map(|(_, slot)| *slot)
     }
 }
 

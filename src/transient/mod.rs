@@ -74,10 +74,26 @@ impl Entry {
         self.version >= self.dirty_since
     }
 
+    /// What its feature takes, with the counters and headers of its allocations.
     fn heap_bytes(&self) -> usize {
-        self.base.as_ref().map_or(0, |f| f.heap_bytes()) + self.tail.as_ref().map_or(0, |t| t.heap_bytes())
+        let base = self.base.as_ref().map_or(0, |f| f.heap_bytes() + FEATURE_OVERHEAD);
+        // Put together for a reader it is there twice, until the next append.
+        base + self.tail.as_ref().map_or(0, |tail| base + tail.heap_bytes())
+    }
+
+    /// What it takes besides: its id here and in the features that came later.
+    fn own_bytes(&self) -> usize {
+        self.id.len() + ID_OVERHEAD
     }
 }
+
+/// Estimates, bytes, checked against the process by a test: of a feature, for its counters and the headers of its three
+/// allocations; of an id, the same; and of what a place in the quadtree takes with the slack of its node.
+const FEATURE_OVERHEAD: usize = 64;
+const ID_OVERHEAD: usize = 32;
+const PLACE_IN_SPACE: usize = 64;
+/// A place in `by_id`, at the least load of its table.
+const PLACE_BY_ID: usize = 2 * (size_of::<(FeatureId, u32)>() + 1);
 
 /// What a base load said of an id, to apply a patch to.
 #[derive(Clone, Debug)]
@@ -119,6 +135,7 @@ pub struct TransientIndex {
     step: u64,
     readers: Readers,
     tombstones: usize,
+    /// Of the entries' features and ids.
     bytes: usize,
 }
 
@@ -203,9 +220,16 @@ impl TransientIndex {
         self.tombstones
     }
 
-    /// Rough size in memory, bytes.
+    /// Size in memory, bytes, within about a quarter: of the entries and all orders in which they stand, and of what those who
+    /// are reading keep from going.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        let located = self.by_id.len().saturating_sub(self.tombstones + self.without_geometry.len());
+        let places = self.slots.len() * size_of::<Option<Entry>>()
+            + self.by_id.len() * PLACE_BY_ID
+            + located * PLACE_IN_SPACE
+            + self.by_value.iter().map(|(_, index)| index.bytes()).sum::<usize>()
+            + self.partitions.iter().map(|p| p.dirty.bytes()).sum::<usize>();
+        self.bytes + places + self.readers.bytes()
     }
 
     pub fn get(&self, id: &str) -> Option<&Entry> {
@@ -226,7 +250,6 @@ impl TransientIndex {
     /// Puts a new state of a feature in its place.
     fn set(&mut self, step: Step, id: &FeatureId, feature: Option<Arc<Feature>>, full: bool) {
         let bounds = feature.as_ref().and_then(|f| f.geometry.as_ref()).and_then(|g| g.bounds());
-        self.bytes += feature.as_ref().map_or(0, |f| f.heap_bytes());
         self.tombstones += usize::from(feature.is_none());
         let slot = match self.by_id.get(id) {
             Some(slot) => *slot,
@@ -235,9 +258,10 @@ impl TransientIndex {
         let Some(entry) = self.slots[slot as usize].as_mut() else { return };
         let fresh = entry.version == Offset::MAX;
         let old_bounds = std::mem::replace(&mut entry.bounds, bounds);
-        let old_bytes = entry.heap_bytes();
+        self.bytes -= entry.heap_bytes();
         let old = std::mem::replace(&mut entry.base, feature);
         entry.tail = None;
+        self.bytes += entry.heap_bytes();
         let queue_again = (fresh || full || off(Safeguard::DirtySince)) && entry.dirty_since != step.since;
         entry.version = step.offset;
         if queue_again {
@@ -245,7 +269,6 @@ impl TransientIndex {
             self.partitions[step.partition as usize].dirty.push(step.since, slot);
         }
         if !fresh {
-            self.bytes -= old_bytes;
             self.tombstones -= usize::from(old.is_none());
         }
         match (old_bounds, bounds) {
@@ -263,6 +286,7 @@ impl TransientIndex {
         for (property, index) in &mut self.by_value {
             index.replace(old.as_deref().map(|f| f.value(*property)), new.map(|f| f.value(*property)), slot);
         }
+        self.readers.lets_go(old, self.step);
     }
 
     fn new_slot(&mut self, step: Step, id: &FeatureId) -> u32 {
@@ -277,7 +301,7 @@ impl TransientIndex {
             entered: self.step,
             bounds: None,
         };
-        self.bytes += size_of::<Entry>() + 64;
+        self.bytes += entry.own_bytes();
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as u32
@@ -292,7 +316,7 @@ impl TransientIndex {
         self.by_id.remove(&entry.id);
         self.free.push(slot);
         self.refused.remove(&slot);
-        self.bytes -= size_of::<Entry>() + 64 + entry.heap_bytes();
+        self.bytes -= entry.own_bytes() + entry.heap_bytes();
         self.tombstones -= usize::from(entry.base.is_none());
         if let Some(bounds) = entry.bounds {
             self.by_space.remove(bounds, slot);
@@ -302,7 +326,26 @@ impl TransientIndex {
         for (property, index) in &mut self.by_value {
             index.replace(entry.base.as_deref().map(|f| f.value(*property)), None, slot);
         }
+        self.readers.lets_go(entry.base, self.step);
         self.readers.evicted(entry.id, entry.entered, self.step);
+    }
+
+    /// Gives back the room of what has left, once that is most of it.
+    fn give_back(&mut self) {
+        /// Not worth looking at.
+        const FEW: usize = 4096;
+        if self.by_id.is_empty() {
+            (self.slots, self.free, self.by_id) = Default::default();
+            self.by_space.clear();
+        } else if self.slots.len() > FEW && self.free.len() > self.slots.len() / 4 * 3 {
+            let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+            if used < self.slots.len() / 2 {
+                self.slots.truncate(used);
+                self.slots.shrink_to_fit();
+                self.free.retain(|slot| (*slot as usize) < used);
+                self.by_id.shrink_to_fit();
+            }
+        }
     }
 }
 

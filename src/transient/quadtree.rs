@@ -51,6 +51,10 @@ impl QuadTree {
         }
     }
 
+    pub fn clear(&mut self) {
+        *self = QuadTree::new(self.root.half);
+    }
+
     pub fn insert(&mut self, rect: Rect, slot: u32) {
         let (node, cell, depth) = self.descend(&rect).0;
         self.nodes[node as usize].items.push(Item { rect, slot });

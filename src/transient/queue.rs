@@ -40,6 +40,10 @@ impl DirtyQueue {
         self.queue.iter().copied()
     }
 
+    pub fn bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<(Offset, u32)>() + self.times.capacity() * size_of::<(Offset, i64)>()
+    }
+
     /// Takes the first place that is dirty since before `bound`.
     pub fn pop_before(&mut self, bound: Offset) -> Option<(Offset, u32)> {
         self.queue.pop_front_if(|(dirty_since, _)| *dirty_since < bound)
@@ -61,6 +65,12 @@ impl DirtyQueue {
         // Of the times before the first place only the last one still says something.
         while self.times.get(1).is_some_and(|(offset, _)| *offset <= first) {
             self.times.pop_front();
+        }
+        if self.queue.len() < self.queue.capacity() / 4 {
+            self.queue.shrink_to(self.queue.len() * 2);
+        }
+        if self.times.len() < self.times.capacity() / 4 {
+            self.times.shrink_to(self.times.len() * 2);
         }
     }
 

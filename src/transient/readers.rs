@@ -1,12 +1,12 @@
 //! Readers of both tiers, and the memory of what was evicted while they read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::model::FeatureId;
+use crate::model::{Feature, FeatureId};
 use crate::sabotage::{Safeguard, off};
 
 /// The step at which a reader began. While it lives, evictions since then are remembered.
@@ -46,10 +46,16 @@ struct Ghost {
     left: u64,
 }
 
+/// What one takes with its id and its place, about.
+const GHOST_BYTES: usize = 200;
+
 #[derive(Debug, Default)]
 pub struct Readers {
     live: Arc<Mutex<BTreeMap<u64, usize>>>,
     ghosts: FxHashMap<FeatureId, Vec<Ghost>>,
+    /// At which steps features have left or changed that somebody still reads, and their bytes.
+    held: VecDeque<(u64, usize)>,
+    held_bytes: usize,
     /// Evictions until the ghosts that nobody needs are looked for again.
     until_pruned: usize,
 }
@@ -65,8 +71,9 @@ impl Readers {
         if off(Safeguard::Epochs) {
             return;
         }
-        let Some(oldest) = self.live.lock().keys().next().copied() else {
-            self.ghosts.clear();
+        let Some(oldest) = self.oldest() else {
+            // With its room.
+            self.ghosts = FxHashMap::default();
             return;
         };
         if self.until_pruned == 0 {
@@ -78,6 +85,36 @@ impl Readers {
         }
         self.until_pruned -= 1;
         self.ghosts.entry(id).or_default().push(Ghost { entered, left });
+    }
+
+    /// Counts a state that the index has no more, as long as somebody may read it who has taken it before.
+    pub fn lets_go(&mut self, feature: Option<Arc<Feature>>, step: u64) {
+        let feature = feature.filter(|f| Arc::strong_count(f) > 1);
+        if feature.is_none() && self.held.is_empty() {
+            return;
+        }
+        let oldest = self.oldest().unwrap_or(u64::MAX);
+        while let Some((_, bytes)) = self.held.pop_front_if(|(left, _)| *left <= oldest) {
+            self.held_bytes -= bytes;
+        }
+        if let Some(feature) = feature.filter(|_| oldest < step) {
+            let bytes = feature.heap_bytes();
+            self.held.push_back((step, bytes));
+            self.held_bytes += bytes;
+        }
+    }
+
+    /// What is kept in memory for those who read.
+    pub fn bytes(&self) -> usize {
+        match self.oldest() {
+            Some(_) => self.ghosts.len() * GHOST_BYTES + self.held_bytes,
+            // Given back with the next eviction.
+            None => 0,
+        }
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.live.lock().keys().next().copied()
     }
 
     pub fn was_evicted_from(&self, reader: &ReaderTicket, id: &str) -> bool {

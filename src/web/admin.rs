@@ -27,6 +27,7 @@ pub async fn status(State(web): State<Arc<Web>>, caller: Caller, params: Params)
         "instance": status.instance,
         "instances": status.instances,
         "coordination_error": status.coordination_error,
+        "memory": web.store.memory(),
         "partitions": status.partitions,
         "tasks": status.tasks,
     }))))

@@ -23,6 +23,9 @@ const APPLIED: &str = "alluvium_applied_position";
 const LAG: &str = "alluvium_lag_offsets";
 const DURABLE: &str = "alluvium_durable_position";
 const INDEX: &str = "alluvium_index_entries";
+const IN_FLIGHT: &str = "alluvium_requests_in_flight";
+const MEMORY: &str = "alluvium_memory_bytes";
+const MEMORY_LIMIT: &str = "alluvium_memory_limit_bytes";
 const DELEGATE: &str = "alluvium_persistent_features";
 const UNPERSISTED: &str = "alluvium_oldest_unpersisted_seconds";
 const SWEPT: &str = "alluvium_swept_features_total";
@@ -43,6 +46,9 @@ pub fn describe() {
     describe_gauge!(LAG, "Offsets between that and the log's end");
     describe_gauge!(DURABLE, "The offset before which everything is in the long-term store");
     describe_gauge!(INDEX, "Features and tombstones in the transient index, by feature type");
+    describe_gauge!(IN_FLIGHT, "Requests for features that are being answered, by kind");
+    describe_gauge!(MEMORY, Unit::Bytes, "What the indexes take, and those who read them keep");
+    describe_gauge!(MEMORY_LIMIT, Unit::Bytes, "Past soft entries are persisted early, past hard writes are refused");
     describe_gauge!(DELEGATE, "Features that only the long-term store has, by feature type, when counting is quick");
     describe_gauge!(UNPERSISTED, Unit::Seconds, "Age of the oldest change that is not in the long-term store");
     describe_counter!(SWEPT, "Features that this instance has persisted");
@@ -91,6 +97,13 @@ pub async fn time(request: Request, next: Next) -> Response {
 pub async fn render(State(web): State<Arc<Web>>, caller: Caller) -> Result<Response> {
     caller.may(Role::Reader, None)?;
     gauge!(READY).set(if web.store.is_ready() { 1.0 } else { 0.0 });
+    for (kind, places) in [("reads", &web.places.reads), ("writes", &web.places.writes)] {
+        gauge!(IN_FLIGHT, "kind" => kind).set(places.in_flight() as f64);
+    }
+    let memory = web.store.memory();
+    gauge!(MEMORY).set(memory.used as f64);
+    gauge!(MEMORY_LIMIT, "limit" => "soft").set(memory.soft_limit as f64);
+    gauge!(MEMORY_LIMIT, "limit" => "hard").set(memory.hard_limit as f64);
     let mut owned = 0;
     for p in web.store.status() {
         let labels = [("type", p.feature_type.clone()), ("partition", p.partition.to_string())];

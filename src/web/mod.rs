@@ -8,6 +8,7 @@ mod admin;
 mod assets;
 mod cors;
 mod health;
+mod in_flight;
 pub mod listener;
 pub mod metrics;
 pub mod ogcapi;
@@ -35,6 +36,7 @@ use crate::model::FeatureType;
 use crate::store::Store;
 use crate::task::panic_text;
 use access::{Access, Caller, Role};
+pub use in_flight::Places;
 use problem::Problem;
 
 /// What the handlers of all protocols share.
@@ -44,6 +46,7 @@ pub struct Web {
     pub server: config::Server,
     pub service: config::Service,
     pub access: Arc<Access>,
+    pub places: Places,
     pub metrics: PrometheusHandle,
 }
 
@@ -78,6 +81,7 @@ pub fn router(web: Arc<Web>) -> Router {
         .route("/admin/dead-letters", get(admin::dead_letters))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(web.clone(), in_flight::admit))
         .layer(DefaultBodyLimit::max(web.server.max_body_bytes))
         .layer(RequestDecompressionLayer::new())
         .layer(compression)

@@ -11,6 +11,7 @@ mod architecture;
 mod clients;
 mod coordination;
 mod delegate;
+mod limits;
 mod log;
 mod ogcapi;
 #[cfg(feature = "cluster")]

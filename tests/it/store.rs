@@ -14,12 +14,12 @@ use alluvium::log::embedded::EmbeddedLog;
 use alluvium::log::memory::MemoryLog;
 use alluvium::log::{FeatureLog, NewRecord};
 use alluvium::model::{
-    Change, Expected, Feature, FeatureType, Geometry, Offset, Position, Record, Rect, Run, Value, Watermark,
+    Change, Expected, Expiry, Feature, FeatureType, Geometry, Offset, Position, Record, Rect, Run, Value, Watermark,
 };
 use alluvium::query::{CompareOp, Cursor, Filter, Operand, Query, SortKey, TierChoice};
 use alluvium::store::{
-    Action, ActionKind, CatalogueError, Existing, FeatureChanges, Item, Parts, Settings, Store, Tier, Transaction,
-    WriteError, Written,
+    Action, ActionKind, CatalogueError, Existing, FeatureChanges, Item, MemoryLimits, Parts, Settings, Store, Tier,
+    Transaction, WriteError, Written,
 };
 #[cfg(feature = "cluster")]
 use {
@@ -77,6 +77,7 @@ on_each_stack! {
     large_transactions_that_mingle_are_each_whole,
     what_the_delegate_refuses_stays_in_the_index,
     what_stands_refused_stops_nobody,
+    a_load_larger_than_memory_goes_through,
     the_log_decides_conditional_changes,
     a_delegate_of_an_earlier_state_gets_what_the_log_still_has,
 }
@@ -564,6 +565,53 @@ async fn what_stands_refused_stops_nobody(world: World) {
     write(&store, mended).await.unwrap();
     until("mended", || async { count(&store, &ft, Filter::All, TierChoice::Transient).await == 4 }).await;
     assert_eq!(count(&store, &ft, Filter::All, TierChoice::Merged).await, 7);
+}
+
+async fn a_load_larger_than_memory_goes_through(world: World) {
+    let memory = MemoryLimits { soft: 100_000, hard: 200_000 };
+    let settings = Settings { memory, sweep_batch: 50, ..Settings::default() };
+    let store = Store::start(world.parts("one").await, settings, Vec::new()).await.unwrap();
+    let keeping = |expiry| FeatureType { expiry, max_dirty: Duration::from_secs(3_600), ..ships(0.0) };
+    let ft = store.create_feature_type(keeping(Expiry::Never)).await.unwrap();
+    let transient = store.create_feature_type(FeatureType { persist: false, ..keeping(Expiry::Never) }).await.unwrap();
+    let mut largest = 0;
+    for n in 0..40 {
+        for ft in [&ft, &transient] {
+            let ids: Vec<String> = (0..50).map(|i| format!("{n}-{i}")).collect();
+            let features = ids.iter().map(|id| ship(id, f64::from(n), id)).collect();
+            assert!(store.room(PATIENCE).await, "no room was made");
+            write(&store, vec![insert(ft, features, Existing::Replace)]).await.unwrap();
+            largest = largest.max(store.memory().used);
+        }
+    }
+    assert!(largest > memory.soft, "nothing was too large");
+    until("below the soft limit", || async { store.memory().used <= memory.soft }).await;
+    assert_eq!(count(&store, &ft, Filter::All, TierChoice::Merged).await, 2_000);
+    let here = count(&store, &ft, Filter::All, TierChoice::Transient).await;
+    assert!(here < 1_000, "{here} of 2,000 have not left");
+    assert!(count(&store, &transient, Filter::All, TierChoice::Merged).await < 1_000, "kept by nobody");
+}
+
+#[tokio::test]
+async fn memory_that_nothing_leaves_refuses_writes() {
+    let world = World::in_memory();
+    let memory = MemoryLimits { soft: 10_000, hard: 20_000 };
+    let store = Store::start(world.parts("one").await, Settings { memory, ..Settings::default() }, Vec::new()).await;
+    let store = store.unwrap();
+    let mut strict = ships(0.0);
+    strict.properties[0].nullable = false;
+    let ft = store.create_feature_type(strict).await.unwrap();
+    let refused = (0..100).map(|n| Feature { properties: vec![Value::Null], ..ship(&format!("n{n}"), 1.0, "") });
+    append(&world, &ft, &run(0, refused.collect())).await;
+    until("full", || async { !store.room(Duration::ZERO).await }).await;
+    let speed = set_speed(&ft, by_id("n1"), 1.0);
+    for action in [insert(&ft, vec![ship("a", 1.0, "Ada")], Existing::Replace), delete(&ft, by_id("n1")), speed] {
+        let answer = write(&store, vec![action]).await;
+        assert!(matches!(&answer, Err(WriteError::Unavailable(what)) if what.contains("memory")), "{answer:?}");
+    }
+    let absent = store.write_if(&ft.name, Expected::Absent, Change::Put(Arc::new(ship("a", 1.0, "Ada")))).await;
+    assert!(matches!(absent, Err(WriteError::Unavailable(_))));
+    assert_eq!(count(&store, &ft, Filter::All, TierChoice::Merged).await, 100);
 }
 
 async fn the_log_decides_conditional_changes(world: World) {

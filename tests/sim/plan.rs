@@ -3,12 +3,18 @@
 //! average run is common in some (swarm testing).
 
 use alluvium::model::FeatureType;
+use alluvium::store::MemoryLimits;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 /// Transactions too large for one record travel as several, and those may stand apart in the log. Needs a store that begins at
 /// the first part when it starts anew, and tells whose part a record is.
 const RUNS: bool = true;
+
+/// Nothing is ever young enough to stay.
+const ALWAYS: MemoryLimits = MemoryLimits { soft: 1, hard: usize::MAX };
+/// Some features stay, and when they cannot leave, what is written after them is refused.
+const LITTLE: MemoryLimits = MemoryLimits { soft: 3_000, hard: 20_000 };
 
 /// Of a thousand calls at a seam so many meet this fault.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,6 +94,7 @@ pub struct Plan {
     pub max_dirty_ms: u64,
     /// A small one makes transactions travel as several records.
     pub max_value_bytes: usize,
+    pub memory: MemoryLimits,
     /// Prints the story as it happens.
     pub told: bool,
 }
@@ -113,6 +120,7 @@ impl Plan {
             max_dirty_ms: [2_000, 7_000][rng.random_range(0..2)],
             max_value_bytes,
             tables_are_mended: rng.random_bool(0.5),
+            memory: [MemoryLimits::NONE, MemoryLimits::NONE, ALWAYS, LITTLE][rng.random_range(0..4)],
             told: false,
         }
     }

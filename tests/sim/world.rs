@@ -180,6 +180,7 @@ impl World {
             sweep_interval: SWEEP_INTERVAL,
             sweep_batch: 3,
             refused_interval: REFUSED_INTERVAL,
+            memory: self.plan.memory,
             log_window: LOG_WINDOW,
             apply_wait: Duration::from_secs(2),
             read_wait: Duration::from_secs(4),

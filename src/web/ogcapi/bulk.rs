@@ -249,6 +249,8 @@ impl Upload<'_> {
         if batch.lines.is_empty() {
             return Ok(());
         }
+        // Where other writes are refused at once, this client is slowed down: what it sends next is not read meanwhile.
+        self.web.store.room(self.web.server.idle_timeout).await;
         let (web, collection) = (self.web.clone(), self.ft.name.clone());
         let kind = match self.content {
             Content::Features => ActionKind::Insert { features: batch.features, existing: Existing::Replace },

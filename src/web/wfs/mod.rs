@@ -25,6 +25,7 @@ use axum::routing::get;
 
 use super::Web;
 use super::access::Caller;
+use super::problem::Problem;
 use super::request::{AtLeast, BaseUrl};
 use crate::format::xml::{Element, Limits, Reader};
 use crate::model::{FeatureType, Position};
@@ -99,6 +100,12 @@ impl Ask {
     fn is_type(&self, name: &str) -> bool {
         self.web.store.feature_type(name).is_some()
     }
+}
+
+/// What happened to a request before it came here, told as WFS clients read it.
+pub fn problem(problem: Problem, query: &str) -> Response {
+    let version = Kvp::parse(query).ok().and_then(|kvp| kvp.get("version").and_then(Version::parse));
+    Exception::from(problem).into_response(version.unwrap_or(Version::V2_0))
 }
 
 async fn handle(State(web): State<Arc<Web>>, request: Request) -> Response {
