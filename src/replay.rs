@@ -3,7 +3,7 @@
 //! Owns the timing: reports come in their order, faster than life, with long silences cut short, round after round, as if they
 //! were made now. When the server is slower than the reports, it gets the latest state of each ship less often; nothing piles up.
 //! The tracks are the server's work; each round begins them anew, else a line would lead from where a ship ended to where it
-//! begins again.
+//! begins again. A replay that is started again goes on in the round where the server's ships are.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -48,6 +48,11 @@ impl ReplayOptions {
 pub async fn run(options: ReplayOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = Client::new(&options.server, options.api_key.as_deref())?;
     let mut replay = tokio::task::spawn_blocking(|| Replay::new(REPORTS)).await??;
+    let latest = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        latest = latest_ships(&client) => latest.context("the replay has ended")?,
+    };
+    replay.go_on_from(&latest, SystemClock.now_ms());
     let began = Instant::now();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -78,6 +83,32 @@ pub async fn run(options: ReplayOptions, shutdown: CancellationToken) -> anyhow:
             },
         }
     }
+}
+
+/// More ships than reports are ever due in one tick.
+const LATEST: usize = 100;
+
+/// The ships that were written last: their id, position and time.
+async fn latest_ships(client: &Client) -> Result<Vec<LatestShip>, ClientError> {
+    let path = format!("/collections/ships/items?sortby=-time&limit={LATEST}&f=json");
+    let answer = loop {
+        match client.get(&path).await {
+            Err(ClientError::Unavailable { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+            answer => break answer?,
+        }
+    };
+    let ship = |f: &serde_json::Value| {
+        let at = |i: usize| f["geometry"]["coordinates"][i].as_f64();
+        let time = f["properties"]["time"].as_str()?.to_owned();
+        Some(LatestShip { mmsi: f["properties"]["mmsi"].as_i64()?, position: [at(0)?, at(1)?], time })
+    };
+    Ok(answer["features"].as_array().into_iter().flatten().filter_map(ship).collect())
+}
+
+struct LatestShip {
+    mmsi: i64,
+    position: [f64; 2],
+    time: String,
 }
 
 /// Sends those ships that are marked, and takes the mark from those that the server has.
@@ -186,6 +217,32 @@ impl Replay {
         }
         // Tracks of an earlier run may be there.
         Ok(Replay { reports, fleet, next: 0, round_ms: 0, round_is_over: true, moved: BTreeSet::new() })
+    }
+
+    /// Goes on behind the last report that the server has, when that can be told from the ships that were written last;
+    /// otherwise the replay stays at its beginning.
+    fn go_on_from(&mut self, latest: &[LatestShip], now_ms: i64) {
+        let Some(newest) = latest.first() else { return };
+        let last_tick = latest.iter().take_while(|s| s.time == newest.time);
+        // A beginning puts all ships in their places at one time.
+        if last_tick.clone().count() == LATEST {
+            return;
+        }
+        // A ship at anchor tells the same place again and again: the first time is certain to have been played.
+        let played = last_tick.filter_map(|s| {
+            let is_it = |(_, r): &(i64, Report)| r.position == s.position && self.fleet[r.ship].mmsi == s.mmsi;
+            self.reports.iter().position(is_it)
+        });
+        let Some(last) = played.max() else { return };
+        for (_, report) in &self.reports[..=last] {
+            let ship = &mut self.fleet[report.ship];
+            ship.position = report.position;
+            ship.report.clone_from(&report.members);
+        }
+        self.fleet.iter_mut().for_each(|ship| ship.time_ms = now_ms);
+        self.round_ms = -self.reports[last].0;
+        self.next = (last + 1) % self.reports.len();
+        self.round_is_over = self.next == 0;
     }
 
     /// Plays what is due at `replay_ms` after the beginning, at the wall clock's `now_ms`, to the end of the round at most.
@@ -390,6 +447,35 @@ mod tests {
         replay.round_is_over = false;
         replay.advance(1_000_000_000, 1000);
         assert_eq!(replay.round_ms, 1_000_000_000);
+    }
+
+    fn latest(ships: &[(i64, [f64; 2], i64)]) -> Vec<LatestShip> {
+        let ship = |&(mmsi, position, time): &(i64, _, i64)| LatestShip { mmsi, position, time: time.to_string() };
+        ships.iter().map(ship).collect()
+    }
+
+    #[test]
+    fn a_replay_that_is_started_again_goes_on_where_the_ships_are() {
+        let mut replay = replay(ROWS);
+        replay.go_on_from(&latest(&[(1, [20.5, 10.6], 9), (2, [21.0, 11.0], 5)]), 1000);
+        assert_eq!((replay.next, replay.round_is_over), (3, false));
+        replay.advance(0, 1000);
+        assert!(replay.moved.is_empty(), "the server has these ships: {:?}", replay.moved);
+        replay.advance(1000, 2000);
+        assert_eq!((replay.moved.clone(), replay.fleet[0].position), (BTreeSet::from([0]), [20.5, 10.7]));
+    }
+
+    #[test]
+    fn a_replay_begins_where_nothing_can_be_told_and_when_the_round_was_over() {
+        let at_once = vec![(1, [20.5, 10.6], 9); LATEST];
+        for (ships, why) in [(vec![], "none"), (vec![(3, [0.0, 0.0], 9)], "others"), (at_once, "a beginning")] {
+            let mut replay = replay(ROWS);
+            replay.go_on_from(&latest(&ships), 1000);
+            assert_eq!((replay.next, replay.round_is_over, replay.fleet[0].time_ms), (0, true, 0), "{why}");
+        }
+        let mut replay = replay(ROWS);
+        replay.go_on_from(&latest(&[(1, [20.5, 10.7], 9)]), 1000);
+        assert_eq!((replay.next, replay.round_is_over), (0, true));
     }
 
     #[test]

@@ -71,13 +71,18 @@ async fn longest_track(client: &Client) -> usize {
     tracks.map(|t| t["geometry"]["coordinates"].as_array().unwrap().len()).max().unwrap_or(0)
 }
 
+/// So that no round ends during the test.
+fn slowly(server: &str) -> ReplayOptions {
+    ReplayOptions { speed: 3.0, ..ReplayOptions::to(server) }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demos_ships_are_all_there_and_leave_tracks() {
     let dir = tempfile::tempdir().unwrap();
     let app = demo(dir.path()).await;
     let server = format!("http://{}", app.addr());
     let stop = CancellationToken::new();
-    let replaying = tokio::spawn(replay::run(ReplayOptions::to(&server), stop.clone()));
+    let replaying = tokio::spawn(replay::run(slowly(&server), stop.clone()));
     let client = Client::new(&server, None).unwrap();
     let all = async {
         for collection in ["ships", "ship_tracks"] {
@@ -90,6 +95,35 @@ async fn the_demos_ships_are_all_there_and_leave_tracks() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), all).await.expect("not all ships came within a minute");
+    stop.cancel();
+    replaying.await.unwrap().unwrap();
+    app.shutdown().await;
+
+    // Started again, all of it is still there, and goes on from there.
+    let app = demo(dir.path()).await;
+    let server = format!("http://{}", app.addr());
+    let client = Client::new(&server, None).unwrap();
+    let ready = async {
+        while client.get("/collections/ship_tracks/items?limit=1").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ready).await.expect("not ready within a minute");
+    let (stop, longest) = (CancellationToken::new(), longest_track(&client).await);
+    assert!(longest >= 3, "{longest}");
+    let replaying = tokio::spawn(replay::run(slowly(&server), stop.clone()));
+    let grows = async {
+        loop {
+            let now = longest_track(&client).await;
+            assert!(now >= longest, "the tracks began anew: {now} after {longest}");
+            if now > longest {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), grows).await.expect("no track went on");
+    assert_eq!(matched(&client, "ship_tracks").await, 10_631);
     stop.cancel();
     replaying.await.unwrap().unwrap();
     app.shutdown().await;
