@@ -146,6 +146,24 @@ impl Store {
         self.tasks.supervise("catalogue", look, |e| tracing::warn!(error = %e, "the catalogue could not be read"));
     }
 
+    /// Grows tracks by what other programs put into the log of the points, as often as the sweepers look.
+    pub(super) fn watch_foreign(self: &Arc<Self>) {
+        let (store, interval) = (Arc::downgrade(self), self.settings.sweep_interval);
+        let look = move || {
+            let store = store.clone();
+            async move {
+                tokio::time::sleep(interval).await;
+                match store.upgrade() {
+                    Some(store) => store.derive_foreign().await,
+                    None => Ok(()),
+                }
+            }
+        };
+        self.tasks.supervise("derived tracks", look, |e| {
+            tracing::warn!(error = %e, "tracks could not be grown by what others put");
+        });
+    }
+
     /// Takes up types that are new, follows those that have changed and lets go of those that are gone.
     pub(super) async fn refresh_catalogue(&self) -> Result<(), CatalogueError> {
         let mut seen = self.catalogue.lock().await;

@@ -1,11 +1,65 @@
 //! Tracks derived from points: what a write to a feature type adds to the types that are tracks of it.
 //!
 //! The fixes stand in the same append as the positions: both are durable or neither, and nothing has to be made up for after a
-//! crash. What another program writes into the log of the points by itself passes by here, and grows no track.
+//! crash. What another program writes into the log of the points by itself is made up for by the owner of the partition, before
+//! its sweeper lets go of it; after a crash it is done again, which a line does not show.
 
+use std::sync::Arc;
+
+use super::Store;
+use super::api::{Action, ActionKind, Transaction, WriteError};
+use super::state::TypeState;
 use crate::model::crs::{Crs, Transform};
 use crate::model::geometry::Coord;
-use crate::model::{Append, Change, FeatureId, FeatureType, Geometry, GeometryKind, PropertyType, Value};
+use crate::model::{Append, Change, FeatureId, FeatureType, Geometry, GeometryKind, PartitionId, PropertyType, Value};
+
+/// What other programs have put is taken up so many at once.
+const FOREIGN_AT_ONCE: usize = 1000;
+
+impl Store {
+    /// Grows the tracks by what other programs have put into the partitions that this instance owns.
+    pub(super) async fn derive_foreign(&self) -> Result<(), WriteError> {
+        let states: Vec<Arc<TypeState>> = self.types.read().values().cloned().collect();
+        for points in states {
+            for partition in points.partition_ids() {
+                while self.derive_some(&points, partition).await? {}
+            }
+        }
+        Ok(())
+    }
+
+    /// True when there may be more.
+    async fn derive_some(&self, points: &TypeState, partition: PartitionId) -> Result<bool, WriteError> {
+        let some: Vec<_> = {
+            let mut state = points.partition(partition);
+            // What is durable has been taken up, by whoever owned the partition.
+            let durable_through = state.marker.durable_through;
+            while state.foreign.pop_front_if(|(offset, ..)| *offset < durable_through).is_some() {}
+            if !state.owner {
+                return Ok(false);
+            }
+            state.foreign.iter().take(FOREIGN_AT_ONCE).cloned().collect()
+        };
+        let Some(&(last, ..)) = some.last() else { return Ok(false) };
+        let feature_type = points.feature_type();
+        let mut actions = Vec::new();
+        for tracks in self.feature_types() {
+            if tracks.track_of.as_ref() == Some(&feature_type.name) {
+                let derive = |(_, time_ms, change): &(_, i64, Change)| {
+                    appends(&feature_type, &tracks, std::slice::from_ref(change), *time_ms)
+                };
+                let appends = some.iter().flat_map(derive).collect();
+                actions.push(Action { feature_type: tracks.name.clone(), kind: ActionKind::Append { appends } });
+            }
+        }
+        if !actions.is_empty() {
+            self.write(Transaction { actions, ..Transaction::default() }).await?;
+        }
+        let foreign = &mut points.partition(partition).foreign;
+        while foreign.pop_front_if(|(offset, ..)| *offset <= last).is_some() {}
+        Ok(some.len() == FOREIGN_AT_ONCE)
+    }
+}
 
 /// The fixes that these changes of `points` mean for `tracks`. A fix has the time of the point's first property of type
 /// date-time; where there is none, or it is null, that of the write.

@@ -121,6 +121,7 @@ impl Store {
             store.declare(feature_type).await?;
         }
         store.watch_catalogue();
+        store.watch_foreign();
         Ok(store)
     }
 

@@ -1,5 +1,6 @@
 //! One feature type as this instance has it: its index, how far it has come, and whether it may be asked.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::dead_letters::DeadLetters;
 use super::memory::{Memory, Share};
 use super::tailer::Start;
 use crate::delegate::Refused;
-use crate::model::{FeatureType, Offset, PartitionId, Persisted, Position, Watermark};
+use crate::model::{Change, FeatureType, Offset, PartitionId, Persisted, Position, Watermark};
 use crate::sabotage::{Safeguard, off};
 use crate::task::Tasks;
 use crate::transient::TransientIndex;
@@ -48,6 +49,8 @@ pub struct PartitionState {
     /// The running maximum of the log's append times.
     pub time_ms: i64,
     pub owner: bool,
+    /// What other programs have put here, with its offset and the log's time, until the tracks of these points have it.
+    pub foreign: VecDeque<(Offset, i64, Change)>,
     pub swept_features: u64,
     pub sweep_failures: u64,
     pub last_error: Option<String>,
@@ -94,6 +97,7 @@ impl TypeState {
             partition.start = (start.watermark, start.markers_end);
             partition.end = partition.end.max(start.end);
             partition.ready_at = partition.end.max(start.watermark.as_of);
+            partition.foreign.clear();
         }
         index.begin_anew(feature_type, &offsets);
         // A read that is under way looks at the index again: it must not be served before those are that begin now.

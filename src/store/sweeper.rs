@@ -174,6 +174,11 @@ impl Sweeper {
             let except = index.excepted(self.partition, next.durable_through, &aged.entries);
             Batch { feature_type: self.state.feature_type(), entries: aged.entries, except, expected, next }
         };
+        // What is durable is not read again by who starts: until then the tracks must have what other programs have put here.
+        let underived = self.state.partition(self.partition).foreign.front().map(|(offset, ..)| *offset);
+        if underived.is_some_and(|offset| offset < batch.next.durable_through) {
+            return Ok(false);
+        }
         if !batch.moves() && batch.entries.is_empty() {
             return Ok(false);
         }

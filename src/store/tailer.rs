@@ -298,7 +298,15 @@ impl Tailer<'_> {
         let step = Step { partition: self.partition, offset: r.offset, since: r.offset, time_ms: partition.time_ms };
         drop(partition);
         match self.read(r) {
-            Ok(record) => Ok(Some(Waiting { step, record })),
+            Ok(record) => {
+                if let Record::Changes { changes, .. } = &record
+                    && record::is_foreign(r.value.as_deref())
+                {
+                    let foreign = changes.iter().map(|c| (r.offset, step.time_ms, c.clone()));
+                    self.state.partition(self.partition).foreign.extend(foreign);
+                }
+                Ok(Some(Waiting { step, record }))
+            }
             Err(RecordError::Newer { version }) => Err(TailError::Newer { offset: r.offset, version }),
             Err(RecordError::NewerSchema { version, known }) => {
                 Err(TailError::NewerSchema { offset: r.offset, version, known })

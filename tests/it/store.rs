@@ -21,6 +21,7 @@ use alluvium::store::{
     Action, ActionKind, CatalogueError, Existing, FeatureChanges, Item, MemoryLimits, Parts, Settings, Store, Tier,
     Transaction, WriteError, Written,
 };
+use serde_json::json;
 #[cfg(feature = "cluster")]
 use {
     crate::postgres::{Database, database},
@@ -80,6 +81,7 @@ on_each_stack! {
     a_load_larger_than_memory_goes_through,
     the_log_decides_conditional_changes,
     a_delegate_of_an_earlier_state_gets_what_the_log_still_has,
+    what_other_programs_put_grows_tracks,
 }
 
 /// What the instances of a test share.
@@ -702,4 +704,51 @@ async fn a_delegate_of_an_earlier_state_gets_what_the_log_still_has(world: World
     }
     all_aged(&store, &ft).await;
     assert_eq!(ids(&store, query(&ft, Filter::All)).await, all);
+}
+
+async fn what_other_programs_put_grows_tracks(world: World) {
+    let (a, b) = (world.instance("a").await, world.instance("b").await);
+    let seen = "properties = [{ name = 'seen', type = 'date-time' }]";
+    let name = ships(0.0).name;
+    let points = format!("name = '{name}'\nexpiry = 0.2\ngeometry = {{ type = 'Point' }}\n{seen}");
+    let points = a.create_feature_type(toml::from_str(&points).unwrap()).await.unwrap();
+    let tracks = format!(
+        "name = '{name}_tracks'\nexpiry = 3600\ntrack = {{}}\ntrack_of = '{name}'\n\
+         geometry = {{ type = 'LineString', dimension = 'XYM' }}\n{seen}"
+    );
+    let tracks = a.create_feature_type(toml::from_str(&tracks).unwrap()).await.unwrap();
+    let log = world.parts("another program").await.log;
+    let seen_at = |n: u32| Value::DateTime(i64::from(n) * 1_000_000);
+    let put = |n: u32| NewRecord {
+        log: points.log_name().into(),
+        partition: 0,
+        key: "s".into(),
+        value: json!({
+            "type": "Feature",
+            "geometry": { "type": "Point", "coordinates": [f64::from(n) / 100.0, 50] },
+            "properties": { "seen": format!("1970-01-01T00:{:02}:{:02}Z", n / 60, n % 60) },
+        })
+        .to_string()
+        .into(),
+    };
+    for fixes in [1..2000_u32, 2000..2003] {
+        let last = fixes.end - 1;
+        log.append(fixes.map(put).collect()).await.unwrap();
+        until("the ship itself has aged", || async {
+            let aged = items(&a, Query { tier: TierChoice::Persistent, ..query(&points, by_id("s")) }).await;
+            aged.first().is_some_and(|s| s.feature.properties[0] == seen_at(last))
+        })
+        .await;
+        // By then its track has it.
+        for store in [&a, &b] {
+            until("the other instance is here", || async { store.status().iter().all(|p| p.applied == p.end) }).await;
+            let track = items(store, query(&tracks, by_id("s"))).await;
+            let mut vertices = 0;
+            let line = track[0].feature.geometry.as_ref().unwrap();
+            line.reader().each_coord(&mut |_| vertices += 1);
+            assert_eq!((vertices, &track[0].feature.properties[0]), (last, &seen_at(last)));
+        }
+    }
+    a.shutdown().await;
+    b.shutdown().await;
 }
