@@ -12,6 +12,10 @@ use alluvium::web::access::{Credential, Role};
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+/// Features come and go in small pieces by the hundred thousand: see docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Serves geospatial features that change all the time and are kept for good, by OGC API - Features and WFS.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
