@@ -31,6 +31,8 @@ pub enum Safeguard {
     Versions,
     /// A patch continues the dirtiness of its feature and does not begin it anew.
     DirtySince,
+    /// A change that comes later than one of a later event time does nothing.
+    EventTime,
     /// A conditional change is decided by what the log says at its place.
     Conditions,
     /// A transaction in several records is applied when it is whole.

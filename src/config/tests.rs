@@ -31,7 +31,7 @@ fn every_key_is_documented() {
     let mut tree = layers::from_toml(&everything(), &|_| Ok("secret".into())).unwrap();
     let full = Config::deserialize(tree.clone()).unwrap();
     full.check().unwrap();
-    assert_eq!(full.feature_types[0].properties.len(), 2);
+    assert_eq!(full.feature_types[0].properties.len(), 3);
     for section in ["server", "service", "store", "memory", "telemetry", "kafka", "postgres", "zookeeper"] {
         // The refusal of an unknown key lists those there are.
         tree.set(&[section.into(), "nonsense".into()], Node::Text("1".into()));

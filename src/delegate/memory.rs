@@ -39,6 +39,8 @@ struct Table {
     watermarks: Vec<Watermark>,
     rows: Arc<BTreeMap<FeatureId, Row>>,
     deleted: BTreeMap<FeatureId, (PartitionId, Offset)>,
+    /// Event times of deleted features, and until when they are remembered.
+    deleted_times: BTreeMap<FeatureId, (i64, i64)>,
     refused: BTreeMap<FeatureId, Refused>,
 }
 
@@ -69,6 +71,7 @@ impl Table {
             watermarks: vec![Watermark::default(); feature_type.partitions as usize],
             rows: Arc::new(rows),
             deleted: BTreeMap::new(),
+            deleted_times: BTreeMap::new(),
             refused: BTreeMap::new(),
         }
     }
@@ -103,7 +106,11 @@ impl Table {
     }
 
     fn base(&self, id: &FeatureId) -> Option<Base> {
-        let deleted = || self.deleted.get(id).map(|(_, version)| Base::Deleted(*version));
+        let deleted = || {
+            let (version, time) = (self.deleted.get(id), self.deleted_times.get(id));
+            (version.is_some() || time.is_some())
+                .then(|| Base::Deleted(version.map_or(0, |(_, version)| *version), time.map(|(time, _)| *time)))
+        };
         self.rows.get(id).cloned().map(Base::Row).or_else(deleted)
     }
 }
@@ -181,6 +188,11 @@ impl Delegate for MemoryDelegate {
             return Ok(Persisting::Conflict(*watermark));
         }
         *watermark = batch.next;
+        table.deleted_times.retain(|_, (_, until)| *until >= batch.now_ms);
+        for (id, time) in batch.deleted_times() {
+            table.deleted_times.remove(id);
+            table.deleted_times.extend(time.map(|time| (id.clone(), (time, batch.remember_until(feature_type)))));
+        }
         let mut refused = Vec::new();
         for entry in batch.entries {
             match entry.feature.as_ref().and_then(|f| feature_type.check(&mut (**f).clone()).err()) {

@@ -36,8 +36,8 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Base {
     Row(Row),
-    /// Deleted by the record at this offset.
-    Deleted(Offset),
+    /// Deleted by the record at this offset (0 where that is forgotten), at this event time, microseconds.
+    Deleted(Offset, Option<i64>),
 }
 
 /// One state to persist.
@@ -47,6 +47,8 @@ pub struct PersistEntry {
     /// `None`: a tombstone.
     pub feature: Option<Arc<Feature>>,
     pub version: Offset,
+    /// Of a tombstone of a type with event times: that of what was deleted, microseconds since the epoch.
+    pub event_time: Option<i64>,
 }
 
 /// A state that the delegate's own constraints did not take.
@@ -69,6 +71,22 @@ pub struct PersistBatch {
     pub entries: Vec<PersistEntry>,
     /// Memories of deleted features whose version is before this may be forgotten: the log has been cut past them.
     pub forget_deleted_before: Offset,
+    /// By the sweeper's clock, milliseconds since the epoch: when event times of deleted features begin to be remembered, and
+    /// which are no longer.
+    pub now_ms: i64,
+}
+
+impl PersistBatch {
+    /// The features that are deleted, with their event times, if they had one.
+    fn deleted_times(&self) -> impl Iterator<Item = (&FeatureId, Option<i64>)> {
+        self.entries.iter().filter(|e| e.feature.is_none()).map(|e| (&e.id, e.event_time))
+    }
+
+    /// Until when they are to be remembered, milliseconds since the epoch.
+    fn remember_until(&self, feature_type: &FeatureType) -> i64 {
+        let remember = feature_type.event_time.as_ref().map_or(0, |e| e.remember_deleted.as_millis() as i64);
+        self.now_ms.saturating_add(remember)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

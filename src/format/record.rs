@@ -197,11 +197,6 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>, ft: &FeatureType) -> Res
     }
 }
 
-/// True of a value that another program appended by itself.
-pub fn is_foreign(value: Option<&[u8]>) -> bool {
-    value.is_none_or(|v| v.first() != Some(&MAGIC))
-}
-
 fn whole(change: Change) -> Record {
     Record::Changes { run: Run::WHOLE, changes: vec![change] }
 }

@@ -73,6 +73,18 @@ impl Change {
         }
     }
 
+    /// The time in this property, where the change says it.
+    pub fn event_time(&self, slot: usize) -> Option<i64> {
+        match self {
+            Change::Put(f) => f.event_time(slot),
+            Change::Patch(p) => {
+                p.properties.iter().find(|(s, _)| usize::from(*s) == slot).and_then(|(_, v)| v.as_date_time())
+            }
+            Change::If(_, change) => change.event_time(slot),
+            Change::Append(_) | Change::Delete(_) => None,
+        }
+    }
+
     /// `Put` and `Delete` are full: what was there before does not matter.
     pub fn is_full(&self) -> bool {
         matches!(self, Change::Put(_) | Change::Delete(_))

@@ -23,6 +23,11 @@ impl Feature {
         self.properties.get(slot).unwrap_or(NULL)
     }
 
+    /// The time in property `slot`, microseconds since the epoch.
+    pub fn event_time(&self, slot: usize) -> Option<i64> {
+        self.value(slot).as_date_time()
+    }
+
     /// Rough size in memory, bytes.
     pub fn heap_bytes(&self) -> usize {
         let values: usize = self.properties.iter().map(|v| size_of::<Value>() + v.heap_bytes()).sum();

@@ -39,6 +39,9 @@ pub struct FeatureType {
     /// How long a feature must go without a change before it is persisted and leaves the transient index.
     #[serde(default)]
     pub expiry: Expiry,
+    /// Changes are ordered by a time of their own: see [`EventTime`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_time: Option<EventTime>,
     /// A feature that never rests is persisted, in its present state, when it has been dirty for this long.
     #[serde(default = "default_max_dirty", with = "seconds")]
     pub max_dirty: Duration,
@@ -58,6 +61,18 @@ pub struct FeatureType {
     /// Rises with each change of the schema.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub schema_version: u32,
+}
+
+/// A change whose time is before that of what is there does nothing: a report that comes late never moves a ship back. It costs
+/// each write of a feature that is not in the index a look into the delegate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventTime {
+    /// Of type date-time. A change that leaves it out, or null, is never late.
+    pub property: String,
+    /// For so many seconds after its deletion was persisted the time of a deleted feature still tells what is late.
+    #[serde(default = "a_day", with = "seconds")]
+    pub remember_deleted: Duration,
 }
 
 /// The geometry of a type's features. Its column and GML element are named `geom`.
@@ -161,6 +176,7 @@ impl FeatureType {
             return Err(SchemaError::new("geometry.epsg", format!("EPSG:{} is not a known CRS", g.epsg)));
         }
         self.check_track()?;
+        self.check_event_time()?;
         self.check_table()?;
         for (i, p) in self.properties.iter().enumerate() {
             let name = |what| SchemaError::new(format!("properties.{i}.name"), what);
@@ -181,6 +197,23 @@ impl FeatureType {
         let (settings, column) = (self.track?, self.geometry?);
         let geographic = Crs::from_epsg(column.epsg).is_none_or(Crs::is_geographic);
         Some(TrackShape { kind: column.kind, dimension: column.dimension, settings, geographic })
+    }
+
+    /// The id of the property that has the event time.
+    pub fn event_time_slot(&self) -> Option<usize> {
+        self.property(&self.event_time.as_ref()?.property).map(|(slot, _)| slot)
+    }
+
+    fn check_event_time(&self) -> Result<(), SchemaError> {
+        let Some(EventTime { property, .. }) = &self.event_time else { return Ok(()) };
+        if self.track.is_some() {
+            return Err(SchemaError::new("event_time", "a track puts its fixes in the order of their times by itself"));
+        }
+        match self.property(property) {
+            Some((_, p)) if p.kind == PropertyType::DateTime => Ok(()),
+            Some(_) => Err(SchemaError::new("event_time.property", format!("'{property}' is not of type date-time"))),
+            None => Err(SchemaError::new("event_time.property", format!("there is no property '{property}'"))),
+        }
     }
 
     fn check_track(&self) -> Result<(), SchemaError> {
@@ -371,6 +404,9 @@ fn check_property_name(name: &str) -> Result<(), String> {
 
 fn default_max_dirty() -> Duration {
     Duration::from_secs(600)
+}
+fn a_day() -> Duration {
+    Duration::from_secs(86_400)
 }
 fn one() -> u32 {
     1

@@ -55,6 +55,11 @@ impl Value {
         matches!(self, Value::Null)
     }
 
+    /// Microseconds since the epoch.
+    pub fn as_date_time(&self) -> Option<i64> {
+        if let Value::DateTime(micros) = self { Some(*micros) } else { None }
+    }
+
     /// True when this value may stand in a property of type `kind`; `Null` may stand anywhere.
     pub fn is_of(&self, kind: PropertyType) -> bool {
         match (self, kind) {

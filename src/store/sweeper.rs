@@ -221,13 +221,22 @@ impl Sweeper {
         let Batch { feature_type, entries, mut except, expected, next } = batch;
         let more = entries.len() >= self.batch;
         let entries: Vec<PersistEntry> = if feature_type.persist {
-            entries.into_iter().map(|e| PersistEntry { feature: e.feature(), id: e.id, version: e.version }).collect()
+            entries
+                .into_iter()
+                .map(|e| PersistEntry {
+                    feature: e.feature(),
+                    id: e.id,
+                    version: e.version,
+                    event_time: e.deleted_time,
+                })
+                .collect()
         } else {
             Vec::new()
         };
         let tried: Vec<(FeatureId, Offset)> = entries.iter().map(|e| (e.id.clone(), e.version)).collect();
         let forget_deleted_before = self.state.partition(self.partition).log_start;
-        let batch = PersistBatch { partition: self.partition, expected, next, entries, forget_deleted_before };
+        let now_ms = self.clock.now_ms();
+        let batch = PersistBatch { partition: self.partition, expected, next, entries, forget_deleted_before, now_ms };
         let refused = match self.delegate.persist(&feature_type, batch).await? {
             Persisting::Conflict(now) => {
                 // Somebody else was faster: nothing was written.

@@ -254,7 +254,7 @@ impl Tailer<'_> {
         }
         let known = loaded.bases.into_iter().map(|base| match base {
             Some(Base::Row(row)) => Known::Row(row.feature, row.version),
-            Some(Base::Deleted(version)) => Known::Deleted(version),
+            Some(Base::Deleted(version, event_time)) => Known::Deleted(version, event_time),
             None => Known::Nothing,
         });
         Ok(ids.iter().cloned().zip(known).collect())

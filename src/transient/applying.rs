@@ -10,6 +10,9 @@ use crate::model::change::set_values;
 use crate::model::{Append, Change, Expected, Feature, FeatureId, Offset, PartitionId, Patch, Rect, TrackShape};
 use crate::sabotage::{Safeguard, off};
 
+/// The delegate already includes a record, or has outlived it.
+struct Later;
+
 /// What there was under an id before a record.
 enum BuildsOn {
     Feature(Arc<Feature>),
@@ -22,14 +25,16 @@ impl TransientIndex {
     /// The ids whose base must be known before these changes can be applied: patched, not in the index, and not put or
     /// deleted earlier in the same changes.
     pub fn bases_needed<'a>(&self, changes: impl Iterator<Item = &'a Change> + Clone) -> Vec<FeatureId> {
-        if changes.clone().all(Change::is_full) {
+        // Whether a change with a time of its own is late, only what is there can tell.
+        let is_full = |change: &Change| change.is_full() && self.event_time.is_none();
+        if changes.clone().all(is_full) {
             return Vec::new();
         }
         let mut seen: FxHashMap<&FeatureId, bool> = FxHashMap::default();
         for change in changes {
             let id = change.id();
             if !self.by_id.contains_key(id) {
-                seen.entry(id).or_insert(!change.is_full());
+                seen.entry(id).or_insert(!is_full(change));
             }
         }
         let mut needed: Vec<FeatureId> =
@@ -54,8 +59,56 @@ impl TransientIndex {
         partition.changed_through = step.offset + 1;
     }
 
-    /// `unconditional`: a change that is full makes what was there before irrelevant.
+    /// `unconditional`: a change that is full makes what was there before irrelevant, but for its event time.
     fn change(&mut self, step: Step, change: &Change, unconditional: bool, bases: &FxHashMap<FeatureId, Known>) {
+        let Ok(there) = self.event_time_there(step, change.id(), bases) else { return };
+        // Who states what it expects has seen what is there.
+        if unconditional && !off(Safeguard::EventTime) && there > self.event_time_of(change).or(there) {
+            return;
+        }
+        self.change_in_order(step, change, unconditional && self.event_time.is_none(), bases);
+        if let Change::Delete(id) = change
+            && let Some(slot) = self.by_id.get(id)
+            && let Some(entry) = self.slots[*slot as usize].as_mut()
+        {
+            entry.deleted_time = there;
+        }
+    }
+
+    fn event_time_of(&self, change: &Change) -> Option<i64> {
+        change.event_time(self.event_time?)
+    }
+
+    /// The event time of what is there, also of what was deleted.
+    fn event_time_there(
+        &self,
+        step: Step,
+        id: &FeatureId,
+        bases: &FxHashMap<FeatureId, Known>,
+    ) -> Result<Option<i64>, Later> {
+        let Some(slot) = self.event_time else { return Ok(None) };
+        if let Some(entry) = self.get(id) {
+            return Ok(entry.base.as_ref().map_or(entry.deleted_time, |f| f.event_time(slot)));
+        }
+        match bases.get(id) {
+            Some(Known::Row(_, version) | Known::Deleted(version, _))
+                if *version >= step.offset && *version > 0 && !off(Safeguard::Versions) =>
+            {
+                Err(Later)
+            }
+            Some(Known::Row(feature, _)) => Ok(feature.event_time(slot)),
+            Some(Known::Deleted(_, time)) => Ok(*time),
+            _ => Ok(None),
+        }
+    }
+
+    fn change_in_order(
+        &mut self,
+        step: Step,
+        change: &Change,
+        unconditional: bool,
+        bases: &FxHashMap<FeatureId, Known>,
+    ) {
         match change {
             Change::Put(feature) => self.set(step, &feature.id, Some(feature.clone()), unconditional),
             Change::Delete(id) if off(Safeguard::Tombstones) => {
@@ -75,8 +128,8 @@ impl TransientIndex {
     fn change_if(&mut self, step: Step, expected: &Expected, change: &Change, bases: &FxHashMap<FeatureId, Known>) {
         let now = match (self.get(change.id()), bases.get(change.id())) {
             (Some(entry), _) => entry.base.is_some().then_some(entry.version),
-            (None, Some(Known::Row(_, version) | Known::Deleted(version))) if *version == step.offset => return,
-            (None, Some(Known::Row(_, version) | Known::Deleted(version))) if *version > step.offset => {
+            (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version == step.offset => return,
+            (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version > step.offset => {
                 return self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Unknown);
             }
             (None, Some(Known::Row(_, version))) => Some(*version),
@@ -165,7 +218,7 @@ impl TransientIndex {
         match bases.get(id) {
             // A row of version 0 may be another program's, and to set the same values again is harmless.
             Some(Known::Row(feature, 0)) => BuildsOn::Feature(feature.clone()),
-            Some(Known::Row(_, version) | Known::Deleted(version))
+            Some(Known::Row(_, version) | Known::Deleted(version, _))
                 if *version >= step.offset && !off(Safeguard::Versions) =>
             {
                 BuildsOn::Later

@@ -52,6 +52,8 @@ pub struct Entry {
     /// The delegate has its changes before here, as far as this instance has persisted them.
     persisted: Offset,
     pub partition: PartitionId,
+    /// Of a tombstone of a type with event times: that of what was deleted.
+    pub deleted_time: Option<i64>,
     /// The step at which it entered.
     entered: u64,
     bounds: Option<Rect>,
@@ -100,8 +102,8 @@ const PLACE_BY_ID: usize = 2 * (size_of::<(FeatureId, u32)>() + 1);
 pub enum Known {
     /// A row, with its version.
     Row(Arc<Feature>, Offset),
-    /// Deleted at this version.
-    Deleted(Offset),
+    /// Deleted at this version (0: long ago), and this event time.
+    Deleted(Offset, Option<i64>),
     Nothing,
 }
 
@@ -129,6 +131,8 @@ pub struct TransientIndex {
     refused: FxHashMap<u32, Offset>,
     /// Of a type whose features are tracks.
     track: Option<TrackShape>,
+    /// The property by whose time the changes of a feature are ordered.
+    event_time: Option<usize>,
     /// Counts how often the index was begun anew.
     generation: u64,
     /// Counts the steps applied.
@@ -163,6 +167,7 @@ impl TransientIndex {
                 .collect(),
             refused: FxHashMap::default(),
             track: feature_type.track_shape(),
+            event_time: feature_type.event_time_slot(),
             generation: 0,
             step: 0,
             readers: Readers::default(),
@@ -260,7 +265,7 @@ impl TransientIndex {
         let old_bounds = std::mem::replace(&mut entry.bounds, bounds);
         self.bytes -= entry.heap_bytes();
         let old = std::mem::replace(&mut entry.base, feature);
-        entry.tail = None;
+        (entry.tail, entry.deleted_time) = (None, None);
         self.bytes += entry.heap_bytes();
         let queue_again = (fresh || full || off(Safeguard::DirtySince)) && entry.dirty_since != step.since;
         entry.version = step.offset;
@@ -298,6 +303,7 @@ impl TransientIndex {
             dirty_since: Offset::MAX,
             persisted: 0,
             partition: step.partition,
+            deleted_time: None,
             entered: self.step,
             bounds: None,
         };

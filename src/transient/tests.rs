@@ -282,7 +282,7 @@ fn an_append_builds_on_its_base_unless_that_already_has_it() {
     let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(row.clone(), version))]);
     index.apply(at(10), &append, &known(10));
     assert!(index.is_empty(), "the row includes this record");
-    index.apply(at(11), &append, &FxHashMap::from_iter([(FeatureId::from("a"), Known::Deleted(11))]));
+    index.apply(at(11), &append, &FxHashMap::from_iter([(FeatureId::from("a"), Known::Deleted(11, None))]));
     assert!(index.is_empty(), "deleted since");
     index.apply(at(12), &append, &known(10));
     assert_eq!(index.get("a").unwrap().feature().unwrap().geometry.as_ref().unwrap().wkb().len(), 9 + 2 * 24);
@@ -339,7 +339,7 @@ fn a_conditional_change_is_decided_by_what_is_there() {
     for (offset, base, expected) in [
         (10, Known::Row(row.clone(), 5), Decision::Held),
         (11, Known::Row(row.clone(), 6), Decision::Failed),
-        (12, Known::Deleted(5), Decision::Failed),
+        (12, Known::Deleted(5, None), Decision::Failed),
         (13, Known::Nothing, Decision::Failed),
         (14, Known::Row(row.clone(), 14), Decision::Held),
         (15, Known::Row(row.clone(), 20), Decision::Unknown),
@@ -392,4 +392,71 @@ fn an_instance_believes_its_own_sweeps_alone() {
     index.apply_persisted(0, 3, &marker(2, 1));
     let aged = index.aged(0, limits(100)).unwrap();
     assert_eq!(aged.entries[0].version, 2, "what nobody has persisted comes up");
+}
+
+/// A type whose features say when they were so: `n` seconds after the epoch.
+fn timed() -> FeatureType {
+    let properties = "properties = [{ name = 'at', type = 'date-time' }, { name = 'n', type = 'int64' }]";
+    toml::from_str(&format!("name = 'ships'\n{properties}\nevent_time = {{ property = 'at' }}\n")).unwrap()
+}
+
+fn seen(at: Option<i64>, n: i64) -> Change {
+    let at = at.map_or(Value::Null, |seconds| Value::DateTime(seconds * 1_000_000));
+    Change::Put(Arc::new(Feature { id: "a".into(), geometry: None, properties: vec![at, Value::Int(n)] }))
+}
+
+#[test]
+fn a_late_change_does_nothing() {
+    let nothing = FxHashMap::default();
+    let mut index = TransientIndex::new(&timed(), &[0]);
+    let number = |index: &TransientIndex| index.get("a").unwrap().feature().map(|f| f.properties[1].clone());
+    for (offset, change, expected) in [
+        (0, seen(Some(10), 0), Some(Value::Int(0))),
+        (1, seen(Some(9), 1), Some(Value::Int(0))),
+        (2, seen(Some(10), 2), Some(Value::Int(2))),
+        (3, set_n("a", 0), Some(Value::Int(2))),
+        (4, Change::Delete("a".into()), None),
+        (5, seen(Some(9), 5), None),
+        (6, seen(Some(10), 6), Some(Value::Int(6))),
+        (7, seen(None, 7), Some(Value::Int(7))),
+        (8, seen(Some(1), 8), Some(Value::Int(8))),
+    ] {
+        // A patch that says a time is late like any other.
+        let change = match change {
+            Change::Patch(p) => {
+                Change::Patch(Patch { properties: vec![(0, Value::DateTime(0)), (1, Value::Int(3))], ..p })
+            }
+            change => change,
+        };
+        index.apply(at(offset), &[change], &nothing);
+        assert_eq!(number(&index), expected, "{offset}");
+    }
+    assert_eq!(index.get("a").unwrap().dirty_since, 0, "what a change does depends on those before it");
+    let late = Change::If(Expected::OneOf(vec![8]), Box::new(seen(Some(0), 9)));
+    index.apply(at(9), &[late], &nothing);
+    assert_eq!(number(&index), Some(Value::Int(9)), "whoever names the version has seen what is there");
+}
+
+#[test]
+fn what_is_late_is_told_by_the_row_and_by_what_is_remembered_of_a_deleted_one() {
+    let Change::Put(row) = seen(Some(10), 0) else { panic!() };
+    let second = 1_000_000;
+    for (base, late) in [
+        (Known::Row(row.clone(), 5), true),
+        (Known::Row(row.clone(), 0), true),
+        (Known::Deleted(5, Some(10 * second)), true),
+        (Known::Deleted(0, Some(10 * second)), true),
+        (Known::Deleted(5, None), false),
+        (Known::Deleted(5, Some(9 * second)), false),
+        (Known::Nothing, false),
+        // It includes this change, or one that came after it.
+        (Known::Row(row, 20), true),
+        (Known::Deleted(20, None), true),
+    ] {
+        let mut index = TransientIndex::new(&timed(), &[0]);
+        let change = seen(Some(9), 1);
+        assert_eq!(index.bases_needed([&change].into_iter()), [FeatureId::from("a")]);
+        index.apply(at(10), &[change], &FxHashMap::from_iter([("a".into(), base.clone())]));
+        assert_eq!(index.get("a").is_none(), late, "{base:?}");
+    }
 }

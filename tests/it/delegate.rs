@@ -61,11 +61,11 @@ fn ship(id: &str, x: f64, name: &str) -> Arc<Feature> {
 }
 
 fn put(feature: Arc<Feature>, version: Offset) -> PersistEntry {
-    PersistEntry { id: feature.id.clone(), feature: Some(feature), version }
+    PersistEntry { id: feature.id.clone(), feature: Some(feature), version, event_time: None }
 }
 
 fn tombstone(id: &str, version: Offset) -> PersistEntry {
-    PersistEntry { id: id.into(), feature: None, version }
+    PersistEntry { id: id.into(), feature: None, version, event_time: None }
 }
 
 fn mark(n: Offset) -> Watermark {
@@ -83,7 +83,7 @@ impl Subject {
 pub async fn persist(d: &dyn Delegate, t: &FeatureType, entries: Vec<PersistEntry>) {
     let expected = d.watermarks(t).await.unwrap()[0];
     let next = mark(expected.durable_through + 1);
-    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0 };
+    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0, now_ms: 0 };
     assert_eq!(d.persist(t, batch).await.unwrap(), Persisting::Committed { refused: vec![] });
 }
 
@@ -145,6 +145,7 @@ async fn types_are_entered_and_removed(s: &Subject) {
         next: mark(1),
         entries: vec![],
         forget_deleted_before: 0,
+        now_ms: 0,
     };
     assert!(matches!(d.persist(&ships, batch).await, Err(DelegateError::NotFound(_))));
 }
@@ -188,6 +189,7 @@ async fn incarnations_do_not_meet(s: &Subject) {
         next: mark(1),
         entries: vec![put(ship("a", 1.0, "Anna"), 1)],
         forget_deleted_before: 0,
+        now_ms: 0,
     };
     assert!(matches!(d.persist(&later, batch).await, Err(DelegateError::Mismatch(_))));
     assert_eq!(load(d, &ships, "a").await, None);
@@ -202,6 +204,7 @@ async fn a_conflict_writes_nothing(s: &Subject) {
         next,
         entries: vec![put(ship(id, 1.0, "x"), 1), tombstone("dead", 2)],
         forget_deleted_before: 0,
+        now_ms: 0,
     };
     let zero = Watermark::default();
     let committed = Persisting::Committed { refused: vec![] };
@@ -234,9 +237,9 @@ async fn an_older_version_never_overwrites(s: &Subject) {
     persist(d, &ships, vec![tombstone("a", 9)]).await;
     assert_eq!(load(d, &ships, "a").await, row(10.0, 10));
     persist(d, &ships, vec![tombstone("a", 12)]).await;
-    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(12)));
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(12, None)));
     persist(d, &ships, vec![put(ship("a", 11.0, "Anna"), 11), tombstone("a", 8)]).await;
-    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(12)));
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(12, None)));
     persist(d, &ships, vec![put(ship("a", 13.0, "Anna"), 13)]).await;
     assert_eq!(load(d, &ships, "a").await, row(13.0, 13));
     persist(d, &ships, vec![put(ship("a", 12.0, "Anna"), 12)]).await;
@@ -254,6 +257,7 @@ async fn deleted_features_are_remembered_until_told(s: &Subject) {
         next: to,
         entries,
         forget_deleted_before,
+        now_ms: 0,
     };
     let zero = Watermark::default();
     d.persist(&ships, batch(0, zero, mark(1), vec![tombstone("a", 5), tombstone("b", 6)], 0)).await.unwrap();
@@ -266,6 +270,35 @@ async fn deleted_features_are_remembered_until_told(s: &Subject) {
     assert_eq!(known(d.load(&ships, &ids).await.unwrap().bases), [false, true, true]);
 }
 
+async fn event_times_of_deleted_features_are_remembered_for_a_while(s: &Subject) {
+    let ships = feature_type(json!({
+        "name": "ships", "incarnation": "i1", "properties": [{"name": "at", "type": "date-time"}],
+        "event_time": {"property": "at", "remember_deleted": 60},
+    }));
+    let d = s.created(&ships).await;
+    let dead = |id: &str, version, event_time| PersistEntry { event_time, ..tombstone(id, version) };
+    let persist = async |n: Offset, entries, now_ms| {
+        let expected = d.watermarks(&ships).await.unwrap()[0];
+        let batch = PersistBatch { partition: 0, expected, next: mark(n), entries, forget_deleted_before: n, now_ms };
+        d.persist(&ships, batch).await.unwrap();
+    };
+    persist(1, vec![dead("a", 5, Some(7)), dead("b", 6, None)], 1_000).await;
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(5, Some(7))));
+    assert_eq!(load(d, &ships, "b").await, Some(Base::Deleted(6, None)));
+    // The log has been cut, and the versions are forgotten; not so the time, as long as it is to be remembered.
+    persist(10, vec![], 60_000).await;
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(0, Some(7))));
+    assert_eq!(load(d, &ships, "b").await, None);
+    persist(11, vec![dead("a", 10, Some(8))], 61_000).await;
+    persist(12, vec![], 121_000).await;
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(0, Some(8))));
+    persist(13, vec![], 121_001).await;
+    assert_eq!(load(d, &ships, "a").await, None);
+    persist(14, vec![dead("a", 13, Some(9))], 130_000).await;
+    persist(15, vec![dead("a", 14, None)], 131_000).await;
+    assert_eq!(load(d, &ships, "a").await, None, "the later deletion is of a feature that had no time");
+}
+
 async fn loading_answers_in_the_order_asked(s: &Subject) {
     let ships = ships();
     let d = s.created(&ships).await;
@@ -274,7 +307,7 @@ async fn loading_answers_in_the_order_asked(s: &Subject) {
     let bases = d.load(&ships, &asked).await.unwrap();
     let a = Some(Base::Row(Row { feature: ship("a", 2.0, "A"), version: 4 }));
     let b = Some(Base::Row(Row { feature: ship("b", 1.0, "B"), version: 3 }));
-    assert_eq!(bases.bases, [Some(Base::Deleted(5)), None, a.clone(), b, a]);
+    assert_eq!(bases.bases, [Some(Base::Deleted(5, None)), None, a.clone(), b, a]);
     assert_eq!(bases.watermarks, [mark(1), Watermark::default()]);
     assert_eq!(d.load(&ships, &[]).await.unwrap().bases, []);
 }
@@ -290,7 +323,8 @@ async fn what_a_constraint_refuses_does_not_stop_the_rest(s: &Subject) {
     };
     let entries =
         vec![put(ship("a", 1.0, "A"), 2), put(nameless("b"), 3), put(nameless("n"), 4), put(ship("z", 1.0, "Z"), 5)];
-    let batch = PersistBatch { partition: 0, expected: mark(1), next: mark(6), entries, forget_deleted_before: 0 };
+    let batch =
+        PersistBatch { partition: 0, expected: mark(1), next: mark(6), entries, forget_deleted_before: 0, now_ms: 0 };
     let Persisting::Committed { refused } = d.persist(&strict, batch).await.unwrap() else { panic!("a conflict") };
     assert_eq!(refused.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["b", "n"]);
     assert!(refused[0].1.contains("name"), "{}", refused[0].1);
@@ -332,6 +366,7 @@ async fn what_was_refused_is_listed_whole_until_it_is_mended(s: &Subject) {
         next,
         entries,
         forget_deleted_before: 0,
+        now_ms: 0,
     };
     let all = entries.iter().cloned().chain([put(fine.clone(), 99)]).collect();
     d.persist(&strict, batch(1, Watermark::default(), mark(100), all)).await.unwrap();
@@ -681,8 +716,14 @@ async fn a_type_changes_with_its_table(s: &Subject) {
         put(with("b", &[int(-1), Value::Null]), 2),
         put(with("refused", &[Value::Null, int(9)]), 3),
     ];
-    let batch =
-        |expected, next, entries| PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0 };
+    let batch = |expected, next, entries| PersistBatch {
+        partition: 0,
+        expected,
+        next,
+        entries,
+        forget_deleted_before: 0,
+        now_ms: 0,
+    };
     d.persist(&first, batch(Watermark::default(), mark(5), entries)).await.unwrap();
     let (revision, _) = d.catalogue().await.unwrap();
 
@@ -775,6 +816,7 @@ macro_rules! conformance {
                 a_conflict_writes_nothing
                 an_older_version_never_overwrites
                 deleted_features_are_remembered_until_told
+                event_times_of_deleted_features_are_remembered_for_a_while
                 loading_answers_in_the_order_asked
                 what_a_constraint_refuses_does_not_stop_the_rest
                 what_was_refused_is_listed_whole_until_it_is_mended

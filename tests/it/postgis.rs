@@ -35,11 +35,11 @@ async fn with_ships() -> Option<(Database, PostGis, Arc<FeatureType>)> {
 fn ship(id: &str, name: &str, version: u64) -> PersistEntry {
     let properties = vec![Value::String(name.into()), Value::Null];
     let feature = Feature { id: id.into(), geometry: Geometry::point(1.0, 2.0).ok(), properties };
-    PersistEntry { id: feature.id.clone(), feature: Some(Arc::new(feature)), version }
+    PersistEntry { id: feature.id.clone(), feature: Some(Arc::new(feature)), version, event_time: None }
 }
 
 pub fn tombstone(id: &str, version: u64) -> PersistEntry {
-    PersistEntry { id: id.into(), feature: None, version }
+    PersistEntry { id: id.into(), feature: None, version, event_time: None }
 }
 
 pub fn mark(n: u64) -> Watermark {
@@ -49,7 +49,7 @@ pub fn mark(n: u64) -> Watermark {
 /// Persists from one watermark to the next; what was refused.
 async fn refused(d: &dyn Delegate, t: &FeatureType, from: u64, entries: Vec<PersistEntry>) -> Vec<(FeatureId, String)> {
     let (expected, next) = (mark(from), mark(from + 1));
-    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0 };
+    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0, now_ms: 0 };
     let Persisting::Committed { refused } = d.persist(t, batch).await.unwrap() else { panic!("a conflict") };
     refused
 }
@@ -121,7 +121,8 @@ async fn postgis_refused_features_are_kept_whole_until_mended() {
     let mut wrong = ship("wrong", "x", 8);
     wrong.feature = wrong.feature.map(|f| Arc::new(Feature { properties: vec![Value::Int(1)], ..(*f).clone() }));
     entries.push(wrong);
-    let batch = PersistBatch { partition: 0, expected: current, next: mark(50), entries, forget_deleted_before: 0 };
+    let batch =
+        PersistBatch { partition: 0, expected: current, next: mark(50), entries, forget_deleted_before: 0, now_ms: 0 };
     let Persisting::Committed { refused: mut names } = d.persist(&ships, batch).await.unwrap() else { panic!() };
     names.sort();
     let reasons: Vec<_> =
@@ -253,6 +254,7 @@ async fn postgis_table_that_was_altered_is_a_mismatch() {
         next: mark(9),
         entries: vec![ship("b", "x", 2)],
         forget_deleted_before: 0,
+        now_ms: 0,
     };
     assert!(matches!(d.persist(&ships, batch).await, Err(DelegateError::Mismatch(_))));
     assert!(matches!(d.load(&ships, &["a".into()]).await, Err(DelegateError::Mismatch(_))));

@@ -82,6 +82,7 @@ on_each_stack! {
     the_log_decides_conditional_changes,
     a_delegate_of_an_earlier_state_gets_what_the_log_still_has,
     what_other_programs_put_grows_tracks,
+    a_late_report_never_moves_a_ship_back,
 }
 
 /// What the instances of a test share.
@@ -523,9 +524,15 @@ async fn what_the_delegate_refuses_stays_in_the_index(world: World) {
         expected: Watermark::default(),
         next: Watermark { durable_through: through, evict_through: through, as_of: through },
         entries: entries
-            .map(|i| PersistEntry { id: i.feature.id.clone(), feature: Some(i.feature), version: i.version })
+            .map(|i| PersistEntry {
+                id: i.feature.id.clone(),
+                feature: Some(i.feature),
+                version: i.version,
+                event_time: None,
+            })
             .collect(),
         forget_deleted_before: 0,
+        now_ms: 0,
     };
     let persisting = world.parts("another").await.delegate.persist(&ft, batch).await.unwrap();
     assert!(matches!(persisting, Persisting::Committed { refused } if refused.len() == 1));
@@ -704,6 +711,46 @@ async fn a_delegate_of_an_earlier_state_gets_what_the_log_still_has(world: World
     }
     all_aged(&store, &ft).await;
     assert_eq!(ids(&store, query(&ft, Filter::All)).await, all);
+}
+
+async fn a_late_report_never_moves_a_ship_back(world: World) {
+    let (a, b) = (world.instance("a").await, world.instance("b").await);
+    let declaration = format!(
+        "name = '{}'\nexpiry = 0.2\nproperties = [{{ name = 'seen', type = 'date-time' }}]\n\
+         event_time = {{ property = 'seen' }}",
+        ships(0.0).name
+    );
+    let ft = a.create_feature_type(toml::from_str(&declaration).unwrap()).await.unwrap();
+    until("the other instance has the type", || async { b.feature_type(&ft.name).is_some() }).await;
+    let report = async |store: &Arc<Store>, seconds: i64| {
+        let properties = vec![Value::DateTime(seconds * 1_000_000)];
+        let feature = Feature { id: "s".into(), geometry: None, properties };
+        let written = write(store, vec![insert(&ft, vec![feature], Existing::Replace)]).await.unwrap();
+        assert!(written.applied);
+    };
+    let now = async |store: &Arc<Store>| {
+        let item = store.get(&ft.name, "s", &Position::default()).await.unwrap();
+        item.map(|(item, _)| item.feature.properties[0].clone())
+    };
+    let at = |seconds: i64| Some(Value::DateTime(seconds * 1_000_000));
+    report(&a, 10).await;
+    report(&a, 9).await;
+    assert_eq!(now(&a).await, at(10));
+    all_aged(&a, &ft).await;
+    // And when it has left the index, on the instance that has never held it either.
+    let late = world.instance("c").await;
+    for store in [&a, &b, &late] {
+        report(store, 9).await;
+        assert_eq!(now(store).await, at(10));
+    }
+    report(&late, 11).await;
+    assert_eq!(now(&late).await, at(11));
+    write(&a, vec![delete(&ft, by_id("s"))]).await.unwrap();
+    all_aged(&a, &ft).await;
+    report(&late, 10).await;
+    assert_eq!(now(&late).await, None, "a deleted one does not come back by what is late");
+    report(&late, 12).await;
+    assert_eq!(now(&late).await, at(12));
 }
 
 async fn what_other_programs_put_grows_tracks(world: World) {

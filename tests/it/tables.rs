@@ -175,11 +175,11 @@ async fn tables_that_were_there_before_are_served_as_they_are() {
             Value::Json("{\"a\":1}".into()),
         ];
         let feature = Feature { id: id.into(), geometry: first.geometry.clone(), properties };
-        PersistEntry { id: feature.id.clone(), feature: Some(Arc::new(feature)), version }
+        PersistEntry { id: feature.id.clone(), feature: Some(Arc::new(feature)), version, event_time: None }
     };
     let entries = vec![with("1", 6, 5), with("3", 1, 6), with("4", 0, 7), with("no number", 1, 8), tombstone("2", 9)];
     let (expected, next) = (Watermark::default(), mark(20));
-    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0 };
+    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0, now_ms: 0 };
     let Persisting::Committed { mut refused } = d.persist(&roads, batch).await.unwrap() else { panic!("a conflict") };
     refused.sort();
     assert_eq!(refused.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["4", "no number"], "{refused:?}");
@@ -189,7 +189,7 @@ async fn tables_that_were_there_before_are_served_as_they_are() {
     assert!(
         matches!(&bases[0], Some(Base::Row(row)) if Some(&row.feature) == written.feature.as_ref() && row.version == 6)
     );
-    assert_eq!(bases[1..], [Some(Base::Deleted(9)), None, None]);
+    assert_eq!(bases[1..], [Some(Base::Deleted(9, None)), None, None]);
     database
         .run(
             "DO $$ BEGIN \
@@ -201,7 +201,14 @@ async fn tables_that_were_there_before_are_served_as_they_are() {
     assert_eq!(rows_of(&d, &roads).await[2], ("5".into(), 0));
     // An older state changes nothing, nor does an older deletion.
     let stale = vec![with("1", 1, 4), tombstone("3", 3), with("2", 1, 8)];
-    let batch = PersistBatch { partition: 0, expected: next, next: mark(21), entries: stale, forget_deleted_before: 0 };
+    let batch = PersistBatch {
+        partition: 0,
+        expected: next,
+        next: mark(21),
+        entries: stale,
+        forget_deleted_before: 0,
+        now_ms: 0,
+    };
     assert_eq!(d.persist(&roads, batch).await.unwrap(), Persisting::Committed { refused: vec![] });
     assert_eq!(rows_of(&d, &roads).await, [("1".into(), 5), ("3".into(), 6), ("5".into(), 0)]);
 

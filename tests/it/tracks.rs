@@ -270,7 +270,7 @@ mod postgis {
             let fix = |i| Coord { x: f64::from(i), y: 1.0, z: 2.0, m: 1.7e9 + f64::from(i) };
             let append = Append { id: id.into(), fixes: (0..n).map(fix).collect(), properties: Vec::new() };
             let feature = Arc::new(append.apply(None, &t.track_shape().unwrap()));
-            PersistEntry { id: id.into(), feature: Some(feature), version: 1 }
+            PersistEntry { id: id.into(), feature: Some(feature), version: 1, event_time: None }
         };
         let entries = vec![track("one", 1), track("ten", 10)];
         persist(&d, &t, entries.clone()).await;

@@ -17,7 +17,7 @@ enum Missing {
 }
 
 /// What is missing, what it is, and in how many seeds it must be found, with room.
-const MUTATIONS: [(Missing, &str, u64); 20] = [
+const MUTATIONS: [(Missing, &str, u64); 21] = [
     (Missing::Safeguard(Safeguard::Masking), "rows are hidden whose id is in the index", 20),
     (Missing::Safeguard(Safeguard::MaskingOfAll), "also those whose newer version does not match", 40),
     (Missing::Safeguard(Safeguard::OwnMoment), "what enters the index during a read hides nothing from it", 200),
@@ -29,6 +29,7 @@ const MUTATIONS: [(Missing, &str, u64); 20] = [
     (Missing::Safeguard(Safeguard::Tombstones), "a deleted feature leaves a tombstone", 40),
     (Missing::Safeguard(Safeguard::BaseLoads), "a patch loads the row that it builds on", 40),
     (Missing::Safeguard(Safeguard::DirtySince), "a patch continues its feature's dirtiness", 400),
+    (Missing::Safeguard(Safeguard::EventTime), "a change with an older event time does nothing", 40),
     (Missing::Safeguard(Safeguard::Conditions), "a conditional change is decided at its place in the log", 20),
     (Missing::Safeguard(Safeguard::WholeRuns), "a transaction is applied when it is whole", 40),
     (Missing::Safeguard(Safeguard::LostMarker), "a marker that was lost is written again", 40),

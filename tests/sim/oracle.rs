@@ -19,6 +19,8 @@ pub struct State {
     pub offset: Offset,
     /// `None`: deleted.
     pub feature: Option<Feature>,
+    /// Of a deleted one: of what was there before.
+    pub event_time: Option<i64>,
     /// Whatever was before does not matter.
     pub full: bool,
 }
@@ -138,6 +140,12 @@ impl TypeLog {
             }
             change => (change, false),
         };
+        let slot = self.ft.event_time_slot();
+        let there = states.last().and_then(|s| s.event_time);
+        let own = slot.and_then(|slot| change.event_time(slot));
+        if !conditional && own.is_some_and(|own| there.is_some_and(|there| own < there)) {
+            return;
+        }
         let feature = match change {
             Change::Put(f) => Some((**f).clone()),
             Change::Delete(_) => None,
@@ -156,7 +164,12 @@ impl TypeLog {
         };
         let list = self.assigned.entry(change.id().to_string()).or_default();
         list.extend(assigned.into_iter().map(|(slot, value)| Assigned { offset, slot, value }));
-        states.push(State { offset, feature, full: change.is_full() && !conditional });
+        let event_time = match &feature {
+            Some(f) => slot.and_then(|slot| f.event_time(slot)),
+            None => there,
+        };
+        let full = change.is_full() && !conditional && slot.is_none();
+        states.push(State { offset, feature, event_time, full });
     }
 
     /// The state at a position: after every record before it.

@@ -81,6 +81,8 @@ pub struct Plan {
     /// In the end it is the tables that are mended, not the features.
     pub tables_are_mended: bool,
     pub types: Types,
+    /// The changes of ships are ordered by a time of their own.
+    pub event_time: bool,
     pub partitions: u32,
     /// Features that the writers know.
     pub ids: usize,
@@ -121,6 +123,8 @@ impl Plan {
             max_value_bytes,
             tables_are_mended: rng.random_bool(0.5),
             memory: [MemoryLimits::NONE, MemoryLimits::NONE, ALWAYS, LITTLE][rng.random_range(0..4)],
+            // Drawn last, so that the other seeds' stories stay as they were.
+            event_time: rng.random_range(0..4) == 0,
             told: false,
         }
     }
@@ -136,6 +140,8 @@ impl Plan {
 
     pub fn feature_types(&self) -> Vec<FeatureType> {
         let ships = "name = 'ships'\n[geometry]\ntype = 'Point'\n";
+        let timed = format!("{ships}[event_time]\nproperty = 'at'\n");
+        let ships = if self.event_time { &timed } else { ships };
         let tracks = "name = 'tracks'\n[track]\n[geometry]\ntype = 'LineString'\ndimension = 'XYM'\n";
         let derived = format!("track_of = 'ships'\n{tracks}");
         let types: Vec<&str> = match self.types {
@@ -148,10 +154,11 @@ impl Plan {
         let common = format!(
             "incarnation = 'sim'\nschema_version = 1\npartitions = {}\nexpiry = {:?}\nmax_dirty = {:?}\nproperties = [\n\
              {{ name = 'few', type = 'int64', index = true }},\n\
-             {{ name = 'one', type = 'int64' }},\n{{ name = 'another', type = 'int64' }}]\n",
+             {{ name = 'one', type = 'int64' }},\n{{ name = 'another', type = 'int64' }}{}]\n",
             self.partitions,
             seconds(self.expiry_ms),
-            seconds(self.max_dirty_ms)
+            seconds(self.max_dirty_ms),
+            if self.event_time { ",\n{ name = 'at', type = 'date-time' }" } else { "" }
         );
         types.iter().map(|own| toml::from_str(&format!("{common}{own}")).unwrap()).collect()
     }

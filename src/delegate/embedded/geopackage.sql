@@ -79,6 +79,15 @@ CREATE TABLE IF NOT EXISTS gpkgext_alluvium_deleted (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS gpkgext_alluvium_deleted_version
   ON gpkgext_alluvium_deleted (feature_type, partition, version);
+-- When deleted features of types with event times were as they were, microseconds, and until when that is remembered,
+-- milliseconds; both since the epoch.
+CREATE TABLE IF NOT EXISTS gpkgext_alluvium_deleted_time (
+  feature_type TEXT NOT NULL,
+  id TEXT NOT NULL,
+  event_time INTEGER NOT NULL,
+  until INTEGER NOT NULL,
+  PRIMARY KEY (feature_type, id)
+) WITHOUT ROWID;
 -- Features that a constraint has refused, whole: geometry as ISO WKB, properties as a JSON object of texts.
 CREATE TABLE IF NOT EXISTS gpkgext_alluvium_refused (
   feature_type TEXT NOT NULL,
@@ -92,5 +101,6 @@ CREATE TABLE IF NOT EXISTS gpkgext_alluvium_refused (
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO gpkg_extensions
   SELECT 'gpkgext_alluvium_' || name, NULL, 'alluvium_bookkeeping', 'Bookkeeping of the Alluvium server', 'read-write'
-  FROM (SELECT 'state' AS name UNION SELECT 'catalogue' UNION SELECT 'watermarks' UNION SELECT 'deleted' UNION SELECT 'refused')
-  WHERE NOT EXISTS (SELECT 1 FROM gpkg_extensions WHERE extension_name = 'alluvium_bookkeeping');
+  FROM (SELECT 'state' AS name UNION SELECT 'catalogue' UNION SELECT 'watermarks' UNION SELECT 'deleted' UNION SELECT 'deleted_time'
+        UNION SELECT 'refused')
+  WHERE NOT EXISTS (SELECT 1 FROM gpkg_extensions WHERE table_name = 'gpkgext_alluvium_' || name);

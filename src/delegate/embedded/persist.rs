@@ -40,8 +40,27 @@ pub fn persist(
         "DELETE FROM gpkgext_alluvium_deleted WHERE feature_type = ?1 AND partition = ?2 AND version < ?3",
     )?
     .execute(params![feature_type.name, batch.partition, batch.forget_deleted_before as i64])?;
+    if feature_type.event_time.is_some() {
+        remember_times(&tx, feature_type, batch)?;
+    }
     tx.commit()?;
     Ok(Persisting::Committed { refused })
+}
+
+fn remember_times(tx: &Transaction<'_>, feature_type: &FeatureType, batch: &PersistBatch) -> rusqlite::Result<()> {
+    let name = &feature_type.name;
+    tx.prepare_cached("DELETE FROM gpkgext_alluvium_deleted_time WHERE feature_type = ?1 AND until < ?2")?
+        .execute(params![name, batch.now_ms])?;
+    let mut forget =
+        tx.prepare_cached("DELETE FROM gpkgext_alluvium_deleted_time WHERE feature_type = ?1 AND id = ?2")?;
+    let mut remember = tx.prepare_cached("INSERT INTO gpkgext_alluvium_deleted_time VALUES (?1, ?2, ?3, ?4)")?;
+    for (id, event_time) in batch.deleted_times() {
+        forget.execute(params![name, id])?;
+        if event_time.is_some() {
+            remember.execute(params![name, id, event_time, batch.remember_until(feature_type)])?;
+        }
+    }
+    Ok(())
 }
 
 /// Why the table does not take a row. The statement is undone, the transaction goes on.

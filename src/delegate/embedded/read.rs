@@ -37,15 +37,22 @@ pub fn load(connection: &Connection, feature_type: &FeatureType, ids: &[FeatureI
     let mut live = connection.prepare_cached(&format!("{} WHERE id = ?1", select(feature_type)))?;
     let mut deleted = connection
         .prepare_cached("SELECT version FROM gpkgext_alluvium_deleted WHERE feature_type = ?1 AND id = ?2")?;
+    let mut times = connection
+        .prepare_cached("SELECT event_time FROM gpkgext_alluvium_deleted_time WHERE feature_type = ?1 AND id = ?2")?;
     let mut bases = Vec::with_capacity(ids.len());
     for id in ids {
         let mut rows = live.query([&**id])?;
         bases.push(match rows.next()? {
             Some(r) => Some(Base::Row(row::read(r, feature_type)?)),
-            None => deleted
-                .query_row(params![feature_type.name, id], |r| r.get::<_, i64>(0))
-                .optional()?
-                .map(|version| Base::Deleted(version as u64)),
+            None => {
+                let number = |of: &mut rusqlite::CachedStatement<'_>| {
+                    of.query_row(params![feature_type.name, id], |r| r.get::<_, i64>(0)).optional()
+                };
+                let version = number(&mut deleted)?;
+                let time = if feature_type.event_time.is_some() { number(&mut times)? } else { None };
+                let known = version.is_some() || time.is_some();
+                known.then(|| Base::Deleted(version.unwrap_or(0) as u64, time))
+            }
         });
     }
     Ok(Bases { bases, watermarks })
@@ -65,7 +72,7 @@ pub fn refused(connection: &Connection, feature_type: &FeatureType) -> Result<Ve
         let id: FeatureId = row.get(0)?;
         let (wkb, texts): (Option<Vec<u8>>, Option<String>) = (row.get(4)?, row.get(5)?);
         let feature = kept::feature(feature_type, &id, wkb.as_deref(), texts.as_deref())?;
-        let entry = PersistEntry { id, feature, version: row.get::<_, i64>(2)? as u64 };
+        let entry = PersistEntry { id, feature, version: row.get::<_, i64>(2)? as u64, event_time: None };
         refused.push(Refused { partition: row.get(1)?, entry, reason: row.get(3)? });
     }
     Ok(refused)

@@ -149,6 +149,7 @@ pub async fn remove(
         "{keep}DELETE FROM alluvium.catalogue WHERE name = {name}; \
          DELETE FROM alluvium.watermark WHERE feature_type = {name}; \
          DELETE FROM alluvium.deleted WHERE feature_type = {name}; \
+         DELETE FROM alluvium.deleted_time WHERE feature_type = {name}; \
          DELETE FROM alluvium.version WHERE feature_type = {name}; \
          DELETE FROM alluvium.refused WHERE feature_type = {name}; \
          COMMIT"

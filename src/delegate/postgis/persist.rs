@@ -108,7 +108,7 @@ fn read_refused(t: &FeatureType, row: &PgRow) -> Result<Refused, DelegateError> 
     let id: FeatureId = text_at(row, 0)?.unwrap_or_default().into();
     let wkb: Option<Vec<u8>> = row.try_get(4)?;
     let feature = kept::feature(t, &id, wkb.as_deref(), text_at(row, 5)?)?;
-    let entry = PersistEntry { id, feature, version: parsed_at(row, 2)? };
+    let entry = PersistEntry { id, feature, version: parsed_at(row, 2)?, event_time: None };
     Ok(Refused { partition: parsed_at(row, 1)?, entry, reason: text_at(row, 3)?.unwrap_or_default().to_owned() })
 }
 
@@ -175,7 +175,7 @@ impl<'a> Writer<'a> {
             }
         }
         let note = refused.iter().map(|(entry, reason)| self.note_refused(entry, reason)).collect::<String>();
-        connection.run(format!("{note}{}COMMIT", self.forget())).await?;
+        connection.run(format!("{note}{}{}COMMIT", self.forget(), self.remember_times())).await?;
         Ok(Persisting::Committed {
             refused: refused.into_iter().map(|(entry, reason)| (entry.id.clone(), reason)).collect(),
         })
@@ -213,6 +213,26 @@ impl<'a> Writer<'a> {
                 text(&self.t.name),
                 self.batch.partition
             ),
+        }
+    }
+
+    fn remember_times(&self) -> String {
+        if self.t.event_time.is_none() {
+            return String::new();
+        }
+        let (name, until) = (text(&self.t.name), self.batch.remember_until(self.t));
+        let ids: Vec<FeatureId> = self.batch.deleted_times().map(|(id, _)| id.clone()).collect();
+        let times: Vec<String> = (self.batch.deleted_times())
+            .filter_map(|(id, time)| Some(format!("({name}, {}, {}, {until})", text(id), time?)))
+            .collect();
+        let forget = format!(
+            "DELETE FROM alluvium.deleted_time WHERE feature_type = {name} AND (until < {} OR id = ANY({})); ",
+            self.batch.now_ms,
+            literal(&Bind::Ids(ids))
+        );
+        match times.is_empty() {
+            true => forget,
+            false => format!("{forget}INSERT INTO alluvium.deleted_time VALUES {}; ", times.join(", ")),
         }
     }
 

@@ -166,17 +166,25 @@ pub async fn load(
     ids: &[FeatureId],
 ) -> Result<Bases, DelegateError> {
     let t = Arc::new(t.clone());
-    let deleted = format!(
-        "{}; SELECT id, version FROM alluvium.deleted WHERE feature_type = {} AND id = ANY({})",
-        select_version(&t),
+    let these = format!(
+        "feature_type = {} AND id = ANY({})",
         literal(&Bind::Text(t.name.clone())),
         literal(&Bind::Ids(ids.to_vec()))
     );
+    let deleted = match t.event_time {
+        None => format!("{}; SELECT id, version, NULL FROM alluvium.deleted WHERE {these}", select_version(&t)),
+        Some(_) => format!(
+            "{}; SELECT id, COALESCE(version, 0), event_time FROM (SELECT * FROM alluvium.deleted WHERE {these}) d \
+             FULL JOIN (SELECT * FROM alluvium.deleted_time WHERE {these}) t USING (feature_type, id)",
+            select_version(&t)
+        ),
+    };
     let (mut snapshot, deleted) = PostGisSnapshot::open_with(pool, settings, &t, &deleted).await?;
     check_version(&t, &deleted)?;
     let mut known: FxHashMap<FeatureId, Base> = FxHashMap::default();
-    for row in deleted.iter().filter(|row| row.len() == 2) {
-        known.insert(text_at(row, 0)?.unwrap_or_default().into(), Base::Deleted(parsed_at(row, 1)?));
+    for row in deleted.iter().filter(|row| row.len() == 3) {
+        let event_time = text_at(row, 2)?.map(|_| parsed_at(row, 2)).transpose()?;
+        known.insert(text_at(row, 0)?.unwrap_or_default().into(), Base::Deleted(parsed_at(row, 1)?, event_time));
     }
     if !ids.is_empty() {
         let filter = Filter::ids(ids.iter().cloned());
@@ -196,7 +204,7 @@ pub async fn load(
 /// A row that another tool wrote after the deletion has outlived every record up to that.
 fn deleted_version(base: Option<&Base>) -> Offset {
     match base {
-        Some(Base::Deleted(version)) => *version,
+        Some(Base::Deleted(version, _)) => *version,
         _ => 0,
     }
 }

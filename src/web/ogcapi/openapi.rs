@@ -347,6 +347,15 @@ fn declaration() -> Value {
                 "oneOf": [{ "type": "number" }, { "type": "string", "enum": ["never"] }],
             },
             "max_dirty": seconds("After which a feature that never rests is persisted all the same"),
+            "event_time": {
+                "type": "object",
+                "description": "Changes are ordered by a time of their own: one that is older than what is there does nothing",
+                "required": ["property"],
+                "properties": {
+                    "property": { "type": "string", "description": "The property of type date-time that has it" },
+                    "remember_deleted": seconds("For which the time of a deleted feature is remembered, 86400 by default"),
+                },
+            },
             "partitions": { "type": "integer", "minimum": 1, "default": 1 },
             "persist": { "type": "boolean", "default": true },
             "track": {

@@ -187,7 +187,7 @@ async fn reopening_keeps_everything() {
     assert_eq!(delegate.catalogue().await.unwrap(), (revision, vec![(*ships).clone()]));
     let bases = delegate.load(&ships, &["a".into(), "b".into()]).await.unwrap();
     let a = Base::Row(Row { feature: ship("a", 1.0, "A"), version: 5 });
-    assert_eq!((bases.bases, bases.watermarks[0]), (vec![Some(a), Some(Base::Deleted(6))], mark(1)));
+    assert_eq!((bases.bases, bases.watermarks[0]), (vec![Some(a), Some(Base::Deleted(6, None))], mark(1)));
 }
 
 #[tokio::test]
@@ -207,6 +207,7 @@ async fn a_refused_feature_is_kept_whole_until_it_is_mended() {
         next: mark(1),
         entries: vec![put(ship("a", 51.0, "A"), 1), put(ship("b", 49.0, "B"), 2)],
         forget_deleted_before: 0,
+        now_ms: 0,
     };
     let outcome = delegate.persist(&ships, batch).await.unwrap();
     assert_eq!(outcome, Persisting::Committed { refused: vec![("a".into(), "too fast".into())] });

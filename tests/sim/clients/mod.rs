@@ -44,7 +44,11 @@ fn some_fixes(rng: &mut StdRng) -> Vec<Coord> {
 /// A whole feature: a ship, or a track.
 fn some_feature(rng: &mut StdRng, ft: &FeatureType, id: &FeatureId, n: i64) -> Feature {
     let few = if rng.random_bool(0.1) { Value::Null } else { Value::Int(n % 3) };
-    let properties = vec![few, Value::Int(n), Value::Int(n)];
+    let mut properties = vec![few, Value::Int(n), Value::Int(n)];
+    if ft.event_time.is_some() {
+        let seconds = rng.random_range(0..40_i64);
+        properties.push(if seconds == 0 { Value::Null } else { Value::DateTime(seconds * 1_000_000) });
+    }
     match ft.track_shape() {
         Some(shape) => {
             let properties = (0..).zip(properties).collect();

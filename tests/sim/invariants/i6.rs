@@ -21,7 +21,7 @@ pub fn check(recorded: &Recorded) -> Result<(), String> {
         for id in log.states.keys().filter(|id| partition_of(id, log.ft.partitions) == commit.partition) {
             let known = commit.known.get(id);
             let told = |what: &str| format!("'{id}' {what}: {commit:?}\n  the log says {:?}", log.states[id]);
-            if known.is_some() && version(known) < version(previous.and_then(|p| p.known.get(id))) {
+            if is_known(known) && version(known) < version(previous.and_then(|p| p.known.get(id))) {
                 return Err(told("went back in the delegate"));
             }
             if let Some(Base::Row(row)) = known
@@ -40,9 +40,14 @@ pub fn check(recorded: &Recorded) -> Result<(), String> {
 fn version(known: Option<&Base>) -> Offset {
     match known {
         Some(Base::Row(row)) => row.version,
-        Some(Base::Deleted(version)) => *version,
+        Some(Base::Deleted(version, _)) => *version,
         None => 0,
     }
+}
+
+/// Of a feature that was deleted long ago nothing is remembered but its event time.
+fn is_known(known: Option<&Base>) -> bool {
+    !matches!(known, None | Some(Base::Deleted(0, _)))
 }
 
 /// What the feature's records before `durable_through` made is in the delegate, among what it has refused, or was superseded by
@@ -55,5 +60,5 @@ fn is_durable(log: &TypeLog, id: &str, known: Option<&Base>, commit: &Commit) ->
         later.any(|s| s.full)
     };
     let refused = commit.refused.get(id).is_some_and(|version| *version >= state.offset);
-    deleted || refused || (known.is_some() && version(known) >= state.offset) || superseded()
+    deleted || refused || (is_known(known) && version(known) >= state.offset) || superseded()
 }
