@@ -62,7 +62,7 @@ class Server:
             # Exports are one answer each.
             env={**os.environ, "ALLUVIUM__SERVER__MAX_LIMIT": str(1 << 40)},
         )
-        self.connection = None
+        self.connection, self.used = None, 0.0
 
     def wait_ready(self):
         deadline = time.monotonic() + 60
@@ -76,8 +76,9 @@ class Server:
         raise SystemExit(f"the server is not ready, see {self.log.name}")
 
     def request(self, method, path, body=None, content_type="application/json"):
-        """Status and body, over a connection that is kept."""
-        if self.connection is None:
+        """Status and body, over a connection that is kept; a server closes one that has been idle for long."""
+        idle, self.used = time.monotonic() - self.used, time.monotonic()
+        if self.connection is None or idle > 5:
             self.connection = http.client.HTTPConnection(self.address, timeout=60)
             self.connection.connect()
             self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
