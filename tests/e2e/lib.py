@@ -92,8 +92,9 @@ class Bench:
         """A running embedded server. `settings`: section__key=value."""
         return self._start(Server(self.directory, "embedded", settings))
 
-    def clustered(self, count, **settings):
-        """Running instances of one cluster, on the real servers and in a database of its own."""
+    def clustered(self, count, environments=None, **settings):
+        """Running instances of one cluster, on the real servers and in a database of its own. `environments`: more variables
+        for each of them."""
         addresses = {name: os.environ.get(name) for name in ("ALLUVIUM_KAFKA", "ALLUVIUM_ZOOKEEPER", "ALLUVIUM_POSTGRES")}
         missing = [name for name, value in addresses.items() if not value]
         if missing:
@@ -104,8 +105,10 @@ class Bench:
         addresses["ALLUVIUM_POSTGRES"] = self._database.url
         settings["zookeeper__root"] = f"/{self._database.name}"
         return [
-            self._start(Server(self.directory, f"clustered-{i}", settings, addresses, "config/clustered.toml"))
-            for i in range(count)
+            self._start(
+                Server(self.directory, f"clustered-{i}", settings, {**addresses, **more}, "config/clustered.toml")
+            )
+            for i, more in enumerate(environments or [{}] * count)
         ]
 
     @property
