@@ -4,7 +4,7 @@
 SEEDS ?= 1000
 DURATION ?= 1200
 
-.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim sim-mutations chaos chaos-mutations bench bench-track clean
+.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim sim-mutations chaos chaos-mutations bench bench-track bench-memory clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -59,6 +59,9 @@ bench: ## measure beside the limits of the parts, on the clustered stack
 
 bench-track: build ## measure a track of 100,000 fixes beside updating the whole line (ALLUVIUM_POSTGRES: a PostGIS)
 	bench/track
+
+bench-memory: build ## load 10,000,000 points with 512 MB for them, beside the sweeper's own rate (FEATURES=n: another number)
+	bench/memory
 
 clean: ## remove all that was built, and the stack with its data
 	tests/stack/down --clean
