@@ -392,6 +392,6 @@ def watermarks(journal):
 
 def errors(journal):
     for event in [*journal.reads, *journal.writes]:
-        fine = (None, 200, 201, 202, 204, 404, 503, 504) if event["op"] == "write" else (None, 200, 404, 503)
+        fine = (None, 200, 201, 202, 204, 404, 412, 503, 504) if event["op"] == "write" else (None, 200, 404, 503)
         if event["status"] not in fine:
             yield f"{event['op']} at {event['at']}: {event['status']} {event.get('why')}"

@@ -108,7 +108,12 @@ def changes_of(record):
 
 
 def change(source):
-    tag, feature_id = source.byte(), source.text()
+    tag = source.byte()
+    if tag == 5:
+        expected = expectation(source)
+        what = change(source)
+        return [what[0], "if", expected, what]
+    feature_id = source.text()
     if tag == 1:
         geometry, values = coordinates(source.bytes()), [source.value() for _ in range(source.varint())]
         return [feature_id, "put", [geometry[0][:2], *values, *[None] * (len(PROPERTIES) - len(values))]]
@@ -121,6 +126,15 @@ def change(source):
     n = source.varint()
     assert n & 1 == 0, "the load's fixes have no height"
     return [feature_id, "append", [[source.double() for _ in range(3)] for _ in range(n >> 1)], source.properties()]
+
+
+def expectation(source):
+    """Of a conditional change: tells by the version of its feature, None where it is not there, whether it takes effect."""
+    kind = source.byte()
+    if kind == 2:
+        versions = [source.varint() for _ in range(source.varint())]
+        return lambda version: version in versions
+    return (lambda version: version is None) if kind == 0 else (lambda version: version is not None)
 
 
 def coordinates(wkb):
@@ -173,11 +187,17 @@ class TypeHistory:
             changes = changes_of(value)
             if changes is None:
                 continue
-            self.records[partition, offset] = changes
+            # Without those that were decided to do nothing.
+            done = self.records[partition, offset] = []
             for what in changes:
                 feature_id = what[0]
                 self.partition[feature_id] = partition
                 before = self.states[feature_id][-1] if self.states[feature_id] else None
+                if what[1] == "if":
+                    _, _, expected, what = what
+                    if not expected(None if before is None else self.offsets[feature_id][-1]):
+                        continue
+                done.append(what)
                 after = apply(before, what)
                 if before is not None or after is not None:
                     self.offsets[feature_id].append(offset)

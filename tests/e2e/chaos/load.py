@@ -104,7 +104,7 @@ class Shared:
 
 
 class Writer(Worker):
-    KINDS = {"put": 6, "patch": 6, "delete": 3, "append": 4, "upload": 1, "insert": 2, "mixed": 2, "remove": 1}
+    KINDS = {"put": 6, "claim": 4, "patch": 6, "delete": 3, "append": 4, "upload": 1, "insert": 2, "mixed": 2, "remove": 1}
 
     def __init__(self, journal, instance, chance, shared):
         super().__init__(journal, instance, chance)
@@ -129,6 +129,20 @@ class Writer(Worker):
         name, state = self.chance.choice(POINTS), self.state()
         feature_id = self.some_id(name)
         self.send("PUT", f"/collections/{name}/items/{feature_id}", [[name, feature_id, "put", state]], as_feature(feature_id, state))
+
+    def claim(self):
+        """Replaces a feature in the version in which it was just seen, or makes one that was not there: when it has changed since
+        then, nothing is done."""
+        name, state = self.chance.choice(POINTS), self.state()
+        feature_id = self.some_id(name)
+        path = f"/collections/{name}/items/{feature_id}"
+        try:
+            seen = self.client.get(path)
+        except LOST:
+            return
+        if seen.status in (200, 404):
+            expected = {"If-Match": seen.headers["ETag"]} if seen.status == 200 else {"If-None-Match": "*"}
+            self.send("PUT", path, [[name, feature_id, "put", state]], as_feature(feature_id, state), expected=expected)
 
     def patch(self):
         """Two writers that patch `a` and `b` of one feature at the same time must both be heard."""
@@ -189,9 +203,9 @@ class Writer(Worker):
         )
         return self.send("POST", "/wfs", sent, body, "text/xml", total)
 
-    def send(self, method, path, sent, body=None, content_type="application/geo+json", total=None):
+    def send(self, method, path, sent, body=None, content_type="application/geo+json", total=None, expected=None):
         begin, answer, outcome, found = time.monotonic(), None, "unknown", len(sent)
-        headers = {"Content-Type": content_type} if body is not None else {}
+        headers = {**(expected or {}), **({"Content-Type": content_type} if body is not None else {})}
         try:
             answer = self.client.request(method, path, body, headers)
             outcome = outcome_of(answer.status)
@@ -210,7 +224,7 @@ class Writer(Worker):
             status=status, position=answer and answer.position, found=found,
             **({} if outcome == "acked" or not answer else {"why": str(answer)[:300]}),
         )
-        if outcome != "acked" and status != 404:
+        if outcome != "acked" and status not in (404, 412):
             time.sleep(0.1)
         return outcome
 
