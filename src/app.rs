@@ -1,5 +1,7 @@
 //! The composition root: the one file that names implementations, and the order in which they start and stop.
 
+mod waiting;
+
 use std::convert::Infallible;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 
+use self::waiting::until_there;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Cluster, Config};
 use crate::coordination::local::LocalCoordinator;
@@ -21,6 +24,7 @@ use crate::store::{MemoryLimits, Parts, Settings, Store};
 use crate::task::Tasks;
 use crate::telemetry;
 use crate::web::access::Access;
+use crate::web::starting::{Awaited, Routes};
 use crate::web::{self, Places, Web, listener};
 
 /// A running server.
@@ -34,37 +38,31 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the address, brings up the store and serves. Requests wait until the store has its catalogue; `/health/ready`
-    /// tells when it has caught up with its logs.
+    /// Listens, waits for the parts that the settings name, brings up the store and serves. Until the store has its catalogue
+    /// requests are answered by 503, and `/health/ready` names what is awaited; then it tells when the store has caught up with
+    /// its logs. An error is one of the settings, or of data that do not go together: what is away is waited for.
     pub async fn start(config: Config) -> anyhow::Result<App> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let tcp = bind(config.server.listen).await?;
+        let front = Front::open(&config).await?;
         let (parts, data_lock) = match config.cluster() {
             None => {
                 let lock = lock(&config.store.data_dir)?;
                 (embedded(&config.store.data_dir, clock).await?, Some(lock))
             }
-            Some(cluster) => (clustered(cluster, clock).await?, None),
+            Some(cluster) => (clustered(cluster, clock, front.routes.awaited()).await?, None),
         };
-        App::serve(config, tcp, parts, data_lock).await
+        App::serve(config, front, parts, data_lock).await
     }
 
     /// The same over parts that are there already.
     pub async fn start_with(config: Config, parts: Parts) -> anyhow::Result<App> {
-        let tcp = bind(config.server.listen).await?;
-        App::serve(config, tcp, parts, None).await
+        let front = Front::open(&config).await?;
+        App::serve(config, front, parts, None).await
     }
 
-    async fn serve(config: Config, tcp: TcpListener, parts: Parts, data_lock: Option<File>) -> anyhow::Result<App> {
-        let addr = tcp.local_addr()?;
+    async fn serve(config: Config, front: Front, parts: Parts, data_lock: Option<File>) -> anyhow::Result<App> {
+        let Front { addr, routes, access, tasks } = front;
         let metrics = telemetry::metrics()?;
-        let access = Access::new(&config.server)?;
-        if access.nobody_may_write() {
-            tracing::warn!(
-                "nobody may write: the address is not a loopback one, and neither server.credentials nor \
-                 server.allow_anonymous_writes is set"
-            );
-        }
         let clock = parts.clock.clone();
         let (soft, hard) = config.memory.limits();
         let settings = Settings {
@@ -76,23 +74,18 @@ impl App {
             read_wait: config.store.wait_for_apply,
             ..Settings::default()
         };
-        let store = Store::start(parts, settings, config.feature_types).await?;
-        let limits = listener::Limits {
-            max_connections: config.server.max_connections,
-            header_timeout: config.server.idle_timeout,
-            shutdown_timeout: config.server.shutdown_timeout,
-        };
+        let bring_up = || Store::start(parts.clone(), settings.clone(), config.feature_types.clone());
+        let store = until_there(routes.awaited(), "the feature types", bring_up).await?;
         let web = Arc::new(Web {
             store: store.clone(),
             clock,
             places: Places::new(&config.server),
             server: config.server,
             service: config.service,
-            access: Arc::new(access),
+            access,
             metrics: metrics.clone(),
         });
-        let tasks = Tasks::default();
-        tasks.spawn(listener::serve(tcp, web::router(web), limits, tasks.token()));
+        routes.run(web::router(web));
         // Latencies pile up in the recorder until somebody folds them into their histograms.
         let upkeep = move || {
             let metrics = metrics.clone();
@@ -128,8 +121,37 @@ impl App {
     }
 }
 
-async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))
+/// What clients meet first: it answers from the beginning, whatever else is there.
+struct Front {
+    addr: SocketAddr,
+    routes: Routes,
+    access: Arc<Access>,
+    tasks: Tasks,
+}
+
+impl Front {
+    async fn open(config: &Config) -> anyhow::Result<Front> {
+        let server = &config.server;
+        let tcp =
+            TcpListener::bind(server.listen).await.with_context(|| format!("cannot listen on {}", server.listen))?;
+        let addr = tcp.local_addr()?;
+        let access = Access::new(server)?;
+        if access.nobody_may_write() {
+            tracing::warn!(
+                "nobody may write: the address is not a loopback one, and neither server.credentials nor \
+                 server.allow_anonymous_writes is set"
+            );
+        }
+        let limits = listener::Limits {
+            max_connections: server.max_connections,
+            header_timeout: server.idle_timeout,
+            shutdown_timeout: server.shutdown_timeout,
+        };
+        let (routes, tasks) = (Routes::default(), Tasks::default());
+        tasks.spawn(listener::serve(tcp, routes.clone(), limits, tasks.token()));
+        tracing::info!("listening on http://{addr}");
+        Ok(Front { addr, routes, access: Arc::new(access), tasks })
+    }
 }
 
 /// A log and a GeoPackage in the data directory.
@@ -148,7 +170,7 @@ async fn embedded(dir: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
 
 /// Kafka, PostGIS and ZooKeeper.
 #[cfg(feature = "cluster")]
-async fn clustered(cluster: Cluster<'_>, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
+async fn clustered(cluster: Cluster<'_>, clock: Arc<dyn Clock>, awaited: &Awaited) -> anyhow::Result<Parts> {
     use crate::coordination::zookeeper::{ZooKeeper, ZooKeeperSettings};
     use crate::delegate::postgis::{PostGis, PostGisSettings};
     use crate::log::kafka::{KafkaLog, KafkaSettings};
@@ -157,19 +179,19 @@ async fn clustered(cluster: Cluster<'_>, clock: Arc<dyn Clock>) -> anyhow::Resul
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let instance = uuid::Uuid::now_v7().to_string();
     let Cluster { kafka, postgres, zookeeper } = cluster;
-    let log = KafkaLog::connect(KafkaSettings {
+    let log = KafkaLog::new(KafkaSettings {
         brokers: kafka.brokers.clone(),
         properties: kafka.properties.clone(),
         topic_prefix: kafka.topic_prefix.clone(),
         replication: kafka.replication,
-    });
-    let delegate = PostGis::connect(PostGisSettings {
+    })?;
+    let database = PostGisSettings {
         url: postgres.url.clone(),
         schema: postgres.schema.clone(),
         max_connections: postgres.max_connections,
         statement_timeout: postgres.statement_timeout,
         ..PostGisSettings::default()
-    });
+    };
     let user = zookeeper.user.as_deref().unwrap_or_default();
     let password = zookeeper.password.as_deref().unwrap_or_default();
     let coordinator = ZooKeeper::start(
@@ -181,16 +203,16 @@ async fn clustered(cluster: Cluster<'_>, clock: Arc<dyn Clock>) -> anyhow::Resul
         },
         &instance,
     )?;
-    Ok(Parts {
-        log: Arc::new(log.await?),
-        delegate: Arc::new(delegate.await?),
-        coordinator: Arc::new(coordinator),
-        clock,
-    })
+    // ZooKeeper is not waited for: without it nothing is swept, and all else goes on.
+    let (delegate, ()) = tokio::try_join!(
+        until_there(awaited, "PostGIS", || PostGis::connect(database.clone())),
+        until_there(awaited, "Kafka", || log.reach()),
+    )?;
+    Ok(Parts { log: Arc::new(log), delegate: Arc::new(delegate), coordinator: Arc::new(coordinator), clock })
 }
 
 #[cfg(not(feature = "cluster"))]
-async fn clustered(_: Cluster<'_>, _: Arc<dyn Clock>) -> anyhow::Result<Parts> {
+async fn clustered(_: Cluster<'_>, _: Arc<dyn Clock>, _: &Awaited) -> anyhow::Result<Parts> {
     bail!("this program was built without the feature 'cluster': it has no Kafka, PostGIS and ZooKeeper")
 }
 

@@ -156,9 +156,12 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let app = App::start(config).await?;
-    tracing::info!("listening on http://{}", app.addr());
-    stop_signal().await?;
+    let mut stop = std::pin::pin!(stop_signal());
+    let app = tokio::select! {
+        app = App::start(config) => app?,
+        signal = &mut stop => return signal,
+    };
+    stop.await?;
     tracing::info!("stopping");
     app.shutdown().await;
     Ok(())

@@ -55,6 +55,13 @@ fn path_of(servers: &str) -> usize {
     servers[host..].find('/').map_or(servers.len(), |slash| host + slash)
 }
 
+/// `host`, `host:port` or `[address]:port`, perhaps with a scheme before it.
+fn is_address(server: &str) -> bool {
+    let address = server.split_once("://").map_or(server, |(_, address)| address);
+    let (host, port) = address.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).unwrap_or((address, "0"));
+    !host.is_empty() && port.parse::<u16>().is_ok()
+}
+
 /// An instance among others. Dropped, it closes its session: it leaves, and its leases are free.
 pub struct ZooKeeper {
     instance: String,
@@ -71,6 +78,9 @@ impl ZooKeeper {
         let at = path_of(&settings.servers);
         let path = settings.servers.split_off(at);
         settings.root = format!("{}{}", path.trim_end_matches('/'), settings.root);
+        if let Some(bad) = settings.servers.split(',').find(|server| !is_address(server)) {
+            return Err(CoordinationError(format!("'{bad}' is not like host:port")));
+        }
         let root = &settings.root;
         if !root.starts_with('/') || root.len() == 1 || root.ends_with('/') || root.contains("//") {
             return Err(CoordinationError(format!("root '{root}' is not an absolute path below '/'")));
@@ -382,6 +392,16 @@ mod tests {
             ("tcp+tls://a:1,tcp+tls://b:2/x", "/x"),
         ] {
             assert_eq!(&servers[path_of(servers)..], path, "{servers}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_at_once() {
+        for good in ["a", "a:1", "[::1]:2181", "[::1]", "tcp+tls://a:1"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in ["", ":1", "a:", "a:x", "a:70000", "tcp://"] {
+            assert!(!is_address(bad), "{bad}");
         }
     }
 

@@ -132,6 +132,9 @@ pub enum DelegateError {
     NotFound(String),
     #[error("the long-term store already has '{0}'")]
     Exists(String),
+    /// It is there and cannot be used: credentials, a database or an extension are wrong. Waiting does not mend it.
+    #[error("the long-term store cannot be used: {0}")]
+    Unusable(String),
     /// The tables are not what the catalogue says.
     #[error("the long-term store does not go with the catalogue: {0}")]
     Mismatch(String),

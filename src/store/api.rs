@@ -153,6 +153,9 @@ pub enum CatalogueError {
     Invalid(#[from] SchemaError),
     #[error("not available at the moment: {0}")]
     Unavailable(String),
+    /// The log, the long-term store and the catalogue do not go together. Waiting does not mend it.
+    #[error("{0}")]
+    Unservable(String),
 }
 
 /// The state of one partition of one feature type, for `/metrics`, `/health/ready` and the page.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::state::TypeState;
 use super::sweeper::Sweeper;
-use super::{Store, tailer};
+use super::tailer::{self, TailError};
+use super::Store;
 use crate::coordination::Lease;
 use crate::delegate::DelegateError;
 use crate::log::LogError;
@@ -28,13 +29,31 @@ impl From<DelegateError> for CatalogueError {
             DelegateError::NotFound(name) => CatalogueError::UnknownType(name),
             DelegateError::Mismatch(what) => CatalogueError::Invalid(SchemaError::new("delegate", what)),
             DelegateError::Unavailable(why) => CatalogueError::Unavailable(why),
+            DelegateError::Unusable(_) => CatalogueError::Unservable(e.to_string()),
         }
     }
 }
 
 impl From<LogError> for CatalogueError {
     fn from(e: LogError) -> Self {
-        CatalogueError::Unavailable(e.to_string())
+        match e {
+            LogError::Mismatch { .. } | LogError::TooLarge { .. } => CatalogueError::Unservable(e.to_string()),
+            LogError::Unavailable(_) | LogError::OutcomeUnknown(_) | LogError::NotFound(_) => {
+                CatalogueError::Unavailable(e.to_string())
+            }
+        }
+    }
+}
+
+impl From<TailError> for CatalogueError {
+    fn from(e: TailError) -> Self {
+        match e {
+            TailError::Log(e) => e.into(),
+            // Somebody has removed it a moment ago.
+            TailError::Delegate(DelegateError::NotFound(_)) => CatalogueError::Unavailable(e.to_string()),
+            TailError::Delegate(e) => e.into(),
+            e => CatalogueError::Unservable(e.to_string()),
+        }
     }
 }
 
@@ -198,7 +217,7 @@ impl Store {
         let feature_type = Arc::new(feature_type);
         let start = tailer::start(&feature_type, &self.log, &self.delegate).await.map_err(|e| {
             tracing::error!(feature_type = %feature_type.name, error = %e, "the feature type cannot be served");
-            CatalogueError::Unavailable(e.to_string())
+            CatalogueError::from(e)
         })?;
         let state = Arc::new(TypeState::new(feature_type, start, self.coordinator.instance(), &self.memory));
         for partition in state.partition_ids() {

@@ -116,10 +116,16 @@ impl Store {
             catalogue: tokio::sync::Mutex::default(),
             tasks,
         });
-        store.refresh_catalogue().await?;
-        for feature_type in declared {
-            store.declare(feature_type).await?;
-        }
+        let up = async {
+            store.refresh_catalogue().await?;
+            for feature_type in declared {
+                store.declare(feature_type).await?;
+            }
+            Ok(())
+        };
+        // What it has begun to tail would go on.
+        let up: Result<(), CatalogueError> = up.await;
+        up.inspect_err(|_| store.abort())?;
         store.watch_catalogue();
         store.watch_foreign();
         Ok(store)

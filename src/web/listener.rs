@@ -20,6 +20,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::starting::Routes;
+
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub max_connections: usize,
@@ -31,8 +33,9 @@ pub struct Limits {
 
 /// Serves until `stop`, then lets the requests under way end. Handlers find the peer in the extension
 /// `ConnectInfo<SocketAddr>`.
-pub async fn serve(tcp: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
+pub async fn serve(tcp: TcpListener, routes: Routes, limits: Limits, stop: CancellationToken) {
     let builder = builder(limits);
+    let starting = routes.starting();
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();
@@ -54,13 +57,13 @@ pub async fn serve(tcp: TcpListener, router: Router, limits: Limits, stop: Cance
                 continue;
             }
         };
-        let (builder, router, watcher, cut) = (builder.clone(), router.clone(), graceful.watcher(), cut.clone());
-        let stop = stop.clone();
+        let (builder, routes, watcher, cut) = (builder.clone(), routes.clone(), graceful.watcher(), cut.clone());
+        let (starting, stop) = (starting.clone(), stop.clone());
         tokio::spawn(async move {
             let serving = async {
                 let opened = stop.run_until_cancelled(opening(&stream, limits.header_timeout)).await;
                 let Some(Some(version)) = opened else { return };
-                let connection = watcher.watch(connection(builder, version, stream, peer, router));
+                let connection = watcher.watch(connection(builder, version, stream, peer, (routes, starting)));
                 if let Err(error) = connection.await {
                     tracing::debug!(%peer, %error, "a connection ended early");
                 }
@@ -120,7 +123,7 @@ fn connection(
     version: Version,
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
+    (routes, starting): (Routes, Router),
 ) -> hyper_util::server::conn::auto::Connection<
     'static,
     TokioIo<TcpStream>,
@@ -139,7 +142,7 @@ fn connection(
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().call(request)
+        routes.running().unwrap_or(&starting).clone().call(request)
     });
     let builder = match version {
         Version::Http1 => builder.http1_only(),

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod ogcapi;
 pub mod problem;
 pub mod request;
+pub mod starting;
 pub mod wfs;
 
 use std::sync::Arc;

@@ -136,6 +136,7 @@ impl From<CatalogueError> for Problem {
             CatalogueError::Exists(_) => Problem::new(StatusCode::CONFLICT, e.to_string()),
             CatalogueError::Invalid(error) => Problem::at(format!("/{}", error.locator.replace('.', "/")), error.what),
             CatalogueError::Unavailable(_) => Problem::unavailable(e.to_string()),
+            CatalogueError::Unservable(_) => Problem::new(StatusCode::CONFLICT, e.to_string()),
         }
     }
 }

@@ -18,8 +18,20 @@ use tokio::net::TcpStream;
 /// A running embedded server with its client.
 pub struct Server {
     pub app: App,
-    client: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
+    client: Client,
     dir: TempDir,
+}
+
+type Client = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
+
+fn client() -> Client {
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http()
+}
+
+async fn send(client: &Client, request: Request<Full<Bytes>>) -> Result<Answer, hyper_util::client::legacy::Error> {
+    let (parts, body) = client.request(request).await?.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
 }
 
 /// An answer, read to its end.
@@ -69,8 +81,7 @@ impl Server {
     }
 
     fn of(app: App, dir: TempDir) -> Server {
-        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
-        Server { app, client, dir }
+        Server { app, client: client(), dir }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -82,10 +93,7 @@ impl Server {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body }
+        send(&self.client, request.body(Full::new(body.into())).unwrap()).await.unwrap()
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -176,6 +184,69 @@ async fn a_declaration_that_differs_from_the_catalogue_is_refused() {
     let other = SHIPS.replace("\"Point\"", "\"LineString\"");
     let Err(error) = App::start(config(&server.dir, &other)).await else { panic!("a point became a line") };
     assert!(format!("{error:#}").contains("ships"), "{error:#}");
+}
+
+/// Of a cluster whose parts are away.
+#[cfg(feature = "cluster")]
+fn lonely(listen: &str, postgres: &str) -> String {
+    format!(
+        "[server]\nlisten = '{listen}'\n[kafka]\nbrokers = '127.0.0.1:1'\n[postgres]\nurl = '{postgres}'\n\
+         [zookeeper]\nservers = '127.0.0.1:1'\n"
+    )
+}
+
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn while_its_parts_are_away_a_server_lives_and_names_them() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let starting = App::start(config(&dir, &lonely(&free, "postgres://nobody@127.0.0.1:1/none")));
+    let client = client();
+    let get = async |path: &str| {
+        let request = || Request::get(format!("http://{free}{path}")).body(Full::default()).unwrap();
+        loop {
+            match send(&client, request()).await {
+                Ok(answer) => return answer,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let asking = async {
+        get("/health/live").await.expect(200);
+        loop {
+            let ready = get("/health/ready").await.expect(503).text();
+            if ready.contains("PostGIS: ") && ready.contains("Kafka: ") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let refused = get("/collections/ships/items").await.expect(503);
+        assert_eq!((refused.header("content-type"), refused.header("retry-after")), ("application/problem+json", "1"));
+        let refused = get("/wfs?service=WFS&request=GetCapabilities").await.expect(503);
+        assert!(refused.text().contains("ows:ExceptionReport") && refused.header("retry-after") == "1", "{refused:?}");
+        let old = get("/wfs?service=WFS&version=1.0.0&request=GetCapabilities").await.expect(200);
+        assert!(old.text().contains("ServiceExceptionReport"), "{}", old.text());
+    };
+    tokio::select! {
+        ended = starting => panic!("it ended: {:?}", ended.err()),
+        done = tokio::time::timeout(Duration::from_secs(30), asking) => done.unwrap(),
+    }
+}
+
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_cannot_be_right_are_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = "127.0.0.1:0";
+    let away = "postgres://nobody@127.0.0.1:1/none";
+    for (settings, what) in [
+        (lonely(listen, "postgres//nobody"), "URL of PostgreSQL"),
+        (lonely(listen, away).replace("servers = '127.0.0.1:1'", "servers = 'here:there'"), "here:there"),
+        (lonely(listen, away).replace("[postgres]", "[kafka.properties]\nno_such = '1'\n[postgres]"), "no_such"),
+    ] {
+        let error = App::start(config(&dir, &settings)).await.err().unwrap_or_else(|| panic!("it started: {settings}"));
+        assert!(format!("{error:#}").contains(what), "{error:#}");
+    }
 }
 
 /// Header names as old QGIS wants them, and requests under way are answered before the server ends.

@@ -170,9 +170,14 @@ impl From<sqlx::Error> for DelegateError {
                     Some("42P01" | "42703" | "42804" | "42704" | "42883" | "3F000" | "0A000" | "42701") => {
                         DelegateError::Mismatch(message)
                     }
+                    // invalid_catalog_name, insufficient_privilege
+                    Some("3D000" | "42501") => DelegateError::Unusable(message),
+                    // invalid_authorization_specification, invalid_password
+                    Some(code) if code.starts_with("28") => DelegateError::Unusable(message),
                     _ => DelegateError::Unavailable(message),
                 }
             }
+            sqlx::Error::Configuration(_) => DelegateError::Unusable(e.to_string()),
             sqlx::Error::Decode(_) | sqlx::Error::ColumnIndexOutOfBounds { .. } => {
                 DelegateError::Mismatch(e.to_string())
             }

@@ -18,8 +18,12 @@ const LOCK: i64 = i64::from_be_bytes(*b"alluvium");
 pub async fn migrate(connection: &mut Connection) -> Result<(), DelegateError> {
     // Of the transaction: gone with it, however it ends.
     connection.run(format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await?;
-    connection.run("CREATE EXTENSION IF NOT EXISTS postgis".into()).await.map_err(|e| {
-        DelegateError::Unavailable(format!("the database has no extension postgis, and this user cannot add it: {e}"))
+    connection.run("CREATE EXTENSION IF NOT EXISTS postgis".into()).await.map_err(|e| match e {
+        sqlx::Error::Database(why) => DelegateError::Unusable(format!(
+            "the database has no extension postgis, and this user cannot add it: {}",
+            why.message()
+        )),
+        other => other.into(),
     })?;
     connection
         .run(

@@ -71,7 +71,7 @@ impl PostGisSettings {
 
     fn pool(&self) -> Result<PgPool, DelegateError> {
         let url = PgConnectOptions::from_str(&self.url)
-            .map_err(|e| DelegateError::Unavailable(format!("the URL of PostgreSQL cannot be read: {e}")))?;
+            .map_err(|e| DelegateError::Unusable(format!("the URL of PostgreSQL cannot be read: {e}")))?;
         let own = [
             ("client_min_messages", "warning".to_owned()),
             ("statement_timeout", self.statement_timeout.as_millis().to_string()),

@@ -46,6 +46,8 @@ const TOPIC_SETTINGS: [(&str, &str); 4] = [
     ("cleanup.policy", "delete"),
     ("message.timestamp.type", "LogAppendTime"),
 ];
+/// How long to wait for a broker to answer whether it is there.
+const REACH: Duration = Duration::from_secs(3);
 /// How often to ask whether a change of topics has arrived.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -66,15 +68,26 @@ struct Known {
 }
 
 impl KafkaLog {
-    /// Sets up the clients, and makes sure that the broker answers.
+    /// Sets up the clients, and makes sure that a broker answers.
     pub async fn connect(settings: KafkaSettings) -> Result<KafkaLog, LogError> {
+        let log = KafkaLog::new(settings)?;
+        log.reach().await?;
+        Ok(log)
+    }
+
+    /// Sets up the clients, which connect by themselves. An error is one of the settings.
+    pub fn new(settings: KafkaSettings) -> Result<KafkaLog, LogError> {
         let admin = AdminClient::from_config_and_context(&settings.admin(), Context::default()).map_err(unavailable)?;
         let producer = Mutex::new(Arc::new(new_producer(&settings)?));
         let id = format!("{}{}", settings.topic_prefix, uuid::Uuid::now_v7().simple());
         let transactions = transaction::start(settings.clone(), id).map_err(unavailable)?;
-        let log = KafkaLog { settings, admin: Arc::new(admin), producer, transactions, known: RwLock::default() };
-        log.ask(|client| client.fetch_metadata(None, PATIENCE).map(|_| ())).await.map_err(unavailable)?;
-        Ok(log)
+        Ok(KafkaLog { settings, admin: Arc::new(admin), producer, transactions, known: RwLock::default() })
+    }
+
+    /// Makes sure that a broker answers.
+    pub async fn reach(&self) -> Result<(), LogError> {
+        let asked = self.ask(|client| client.fetch_metadata(None, REACH).map(|_| ()));
+        asked.await.map_err(unavailable)
     }
 
     /// Asks the broker, away from the threads that serve requests.
