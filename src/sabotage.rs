@@ -49,6 +49,10 @@ pub enum Safeguard {
     RefusedAtStart,
     /// A write that is told to be visible has been waited for.
     OwnWrites,
+    /// A feature whose base is not known yet is not answered for.
+    UnknownUntilResolved,
+    /// And nothing of its changes is called durable.
+    DurableWhenResolved,
 }
 
 #[cfg(debug_assertions)]

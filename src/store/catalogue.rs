@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::state::TypeState;
 use super::sweeper::Sweeper;
 use super::tailer::{self, TailError};
-use super::Store;
+use super::{Store, resolver};
 use crate::coordination::Lease;
 use crate::delegate::DelegateError;
 use crate::log::LogError;
@@ -224,6 +224,7 @@ impl Store {
             self.tail(&state, partition);
             self.sweep(&state, partition);
         }
+        self.resolve(&state);
         Ok(state)
     }
 
@@ -235,6 +236,16 @@ impl Store {
         };
         let name = format!("tailing {}/{partition}", state.feature_type().name);
         state.tasks.supervise(name, step, failure(state, partition, "tailing"));
+    }
+
+    fn resolve(&self, state: &Arc<TypeState>) {
+        let (resolved, delegate) = (state.clone(), self.delegate.clone());
+        let step = move || {
+            let (state, delegate) = (resolved.clone(), delegate.clone());
+            async move { resolver::run(&state, &delegate).await }
+        };
+        let name = format!("resolving {}", state.feature_type().name);
+        state.tasks.supervise(name, step, failure(state, 0, "resolving"));
     }
 
     fn sweep(&self, state: &Arc<TypeState>, partition: PartitionId) {

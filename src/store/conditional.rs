@@ -37,7 +37,8 @@ impl Store {
             value: record::encode(r, ft.schema_version),
         });
         let offsets = self.append(records.collect()).await?;
-        let written = self.visible(vec![vec![id.clone()]], &[(state.clone(), partition)], &offsets).await;
+        let (name, place) = (ft.name.clone(), (state.clone(), partition));
+        let written = self.visible(&[name], vec![vec![id.clone()]], &[place], &offsets).await;
         match offsets.first().map(|offset| state.index.read().decision(partition, *offset)) {
             Some(Decision::Held) if written.applied => self.with_tracks(&state, change, written).await,
             Some(Decision::Failed) if written.applied => {

@@ -23,6 +23,10 @@ use crate::transient::{Match, ReaderTicket, TransientIndex};
 /// Past so many ids in the index, a count looks at the rows rather than asking for each hidden one.
 const HIDDEN_LOOKUPS: usize = 20_000;
 
+/// How such a row was before, where this instance stands, nobody can tell any more.
+const BEHIND_ROWS: &str = "the long-term store is ahead of what this instance has read of the log";
+const UNRESOLVED: &str = "features have changed, and the long-term store, which has the rest of them, is away";
+
 /// Both tiers at one moment.
 struct Moment {
     feature_type: Arc<FeatureType>,
@@ -53,14 +57,15 @@ async fn moment(
 ) -> Result<Moment, ReadError> {
     let deadline = Instant::now() + wait;
     loop {
-        if !state.wait_until(deadline, |index| index.may_serve()).await {
-            return Err(ReadError::Behind);
+        if !state.wait_until(deadline, TransientIndex::may_serve).await {
+            return Err(ReadError::Unavailable(BEHIND_ROWS.into()));
         }
+        resolved(state, filter, deadline).await?;
         let early =
             if off(Safeguard::IndexFirst) { Some(delegate.snapshot(&state.feature_type()).await?) } else { None };
         let (ticket, position, matches, feature_type) = {
             let index = state.index.read();
-            if !index.may_serve() {
+            if !index.may_serve() || index.is_unknown(filter) {
                 continue;
             }
             let matches = if tier == TierChoice::Persistent { Vec::new() } else { index.select(filter) };
@@ -82,9 +87,15 @@ async fn moment(
         let caught_up =
             state.wait_until(deadline, |index| index.applied().iter().zip(&seen).all(|(p, w)| *p >= w.as_of)).await;
         if !caught_up {
-            return Err(ReadError::Behind);
+            return Err(ReadError::Unavailable(BEHIND_ROWS.into()));
         }
     }
+}
+
+/// Waits until it is known what matches.
+async fn resolved(state: &TypeState, filter: &Filter, deadline: Instant) -> Result<(), ReadError> {
+    let known = state.wait_until(deadline, |index| !index.is_unknown(filter)).await;
+    if known { Ok(()) } else { Err(ReadError::Unavailable(UNRESOLVED.into())) }
 }
 
 /// Opens the answer to a query: fixes its moment.
@@ -340,7 +351,12 @@ async fn count_rows(
 }
 
 /// The envelope of both tiers, in the stored CRS; perhaps larger than it need be.
-pub async fn bounds(state: &Arc<TypeState>, delegate: &Arc<dyn Delegate>) -> Result<Option<Rect>, ReadError> {
+pub async fn bounds(
+    state: &Arc<TypeState>,
+    delegate: &Arc<dyn Delegate>,
+    wait: Duration,
+) -> Result<Option<Rect>, ReadError> {
+    resolved(state, &Filter::All, Instant::now() + wait).await?;
     let (here, feature_type) = (state.index.read().bounds(), state.feature_type());
     let there = if feature_type.persist { delegate.snapshot(&feature_type).await?.bounds().await? } else { None };
     Ok(match (here, there) {

@@ -10,6 +10,7 @@ pub mod dead_letters;
 mod derived;
 mod memory;
 mod merge;
+mod resolver;
 mod state;
 pub mod status;
 mod sweeper;
@@ -178,7 +179,7 @@ impl Store {
 
     /// The envelope of a type's features in its stored CRS, at least; `None` when there are none.
     pub async fn bounds(&self, feature_type: &str) -> Result<Option<Rect>, ReadError> {
-        merge::bounds(&self.state_to_read(feature_type)?, &self.delegate).await
+        merge::bounds(&self.state_to_read(feature_type)?, &self.delegate, self.settings.read_wait).await
     }
 
     /// Writes, all or nothing. When it returns the changes are durable and, if `Written::applied`, visible here.
@@ -188,9 +189,10 @@ impl Store {
     }
 
     async fn write_without_check(&self, transaction: Transaction) -> Result<Written, WriteError> {
+        let types: Vec<String> = transaction.actions.iter().map(|a| a.feature_type.clone()).collect();
         let resolved = transaction::resolve(self, transaction).await?;
         let offsets = self.append(resolved.records).await?;
-        Ok(self.visible(resolved.ids, &resolved.places, &offsets).await)
+        Ok(self.visible(&types, resolved.ids, &resolved.places, &offsets).await)
     }
 
     /// What a write takes of memory is known when it is applied: the limit is passed by as much as is under way.
@@ -221,9 +223,11 @@ impl Store {
         Ok(appended.unwrap_or_else(|| Err(LogError::OutcomeUnknown("the append was broken off".into())))?)
     }
 
-    /// Waits until records at these offsets of these places are visible here.
+    /// Waits until records at these offsets of these places are visible here; of each action with its type's name the ids. The
+    /// tracks that grow by the way are not waited for when nobody can say yet what they were.
     async fn visible(
         &self,
+        types: &[String],
         ids: Vec<Vec<FeatureId>>,
         places: &[(Arc<TypeState>, PartitionId)],
         offsets: &[Offset],
@@ -232,7 +236,13 @@ impl Store {
         let deadline = Instant::now() + self.settings.apply_wait;
         for (state, ends) in transaction::ends(places, offsets) {
             written.position.merge(&state.position_of(&ends));
-            let reached = |index: &TransientIndex| index.applied().iter().zip(&ends).all(|(a, e)| a >= e);
+            let feature_type = state.feature_type();
+            let own = types.iter().zip(&written.ids).filter(|(name, _)| **name == feature_type.name);
+            let own: Vec<&FeatureId> = own.flat_map(|(_, ids)| ids).collect();
+            let reached = |index: &TransientIndex| {
+                index.applied().iter().zip(&ends).all(|(a, e)| a >= e)
+                    && !(index.has_unresolved() && own.iter().any(|id| index.is_unresolved(id)))
+            };
             written.applied &= off(Safeguard::OwnWrites) || state.wait_until(deadline, reached).await;
         }
         written

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -26,6 +27,9 @@ pub struct TypeState {
     pub partitions: Vec<Mutex<PartitionState>>,
     /// What the index takes of the instance's memory.
     pub share: Share,
+    /// The delegate did not give the bases that the tailer last asked for: changes are kept without, until the resolver gets
+    /// an answer.
+    pub bases_away: AtomicBool,
     /// Told whenever the index has moved.
     progress: Notify,
     pub dead_letters: Mutex<DeadLetters>,
@@ -75,6 +79,7 @@ impl TypeState {
             partitions: start.partitions.iter().map(|_| Mutex::default()).collect(),
             feature_type: RwLock::new(feature_type.clone()),
             share: memory.index(),
+            bases_away: AtomicBool::new(false),
             progress: Notify::new(),
             dead_letters: Mutex::default(),
             tasks: Tasks::of(instance),

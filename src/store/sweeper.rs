@@ -156,6 +156,7 @@ impl Sweeper {
                 Some(aged) => aged,
                 // Other instances may hold entries that this one never had, because it started when they had been persisted:
                 // it is this one that tells them when those have expired, what is dirty since behind the last change too.
+                None if index.unresolved_of(self.partition) > 0 => return Ok(false),
                 None => {
                     let behind_changes = as_of.min(index.changed_through(self.partition) + 1);
                     let through = expected.durable_through.max(behind_changes);

@@ -3,14 +3,15 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::RwLockWriteGuard;
 use rustc_hash::FxHashMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::state::TypeState;
-use crate::delegate::{Base, Delegate, DelegateError, Refused};
+use crate::delegate::{Base, Bases, Delegate, DelegateError, Refused};
 use crate::format::record::{self, Poison, RecordError};
 use crate::log::{Batch, FeatureLog, LogError, LogRecord};
 use crate::model::{Change, FeatureId, FeatureType, Offset, PartitionId, Record, Watermark, partition_of};
@@ -58,6 +59,21 @@ pub struct PartitionStart {
     pub end: Offset,
 }
 
+/// What a load says of these ids. What is answered from now on is not older than the rows that it has shown.
+pub(super) fn take_in(index: &mut TransientIndex, ids: &[FeatureId], loaded: Bases) -> FxHashMap<FeatureId, Known> {
+    for (partition, watermark) in loaded.watermarks.iter().enumerate() {
+        if !off(Safeguard::ServeFrom) {
+            index.serve_from(partition as PartitionId, watermark.as_of);
+        }
+    }
+    let known = loaded.bases.into_iter().map(|base| match base {
+        Some(Base::Row(row)) => Known::Row(row.feature, row.version),
+        Some(Base::Deleted(version, event_time)) => Known::Deleted(version, event_time),
+        None => Known::Nothing,
+    });
+    ids.iter().cloned().zip(known).collect()
+}
+
 /// Where an index may begin now. A log that does not go with its watermarks is a loss: said loudly, never repaired silently.
 pub async fn start(
     feature_type: &FeatureType,
@@ -97,7 +113,10 @@ const CHANGES_PER_STEP: usize = 1024;
 /// How long the catalogue may take to bring a schema before that is an error.
 const CATALOGUE_WAIT: Duration = Duration::from_secs(2);
 
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+
+/// How long the log waits for the bases that its changes build on.
+const BASE_WAIT: Duration = Duration::from_secs(2);
 
 /// Tails a partition from where the index stands, until something fails.
 pub async fn run(
@@ -230,7 +249,8 @@ impl Tailer<'_> {
         if same { Ok(index) } else { Err(TailError::BegunAnew) }
     }
 
-    /// Loads the bases that these changes build on, once for all of them, and applies them.
+    /// Loads the bases that these changes build on, once for all of them, and applies them; without those that the delegate does
+    /// not give, the changes that need them are kept for the resolver.
     async fn apply_changes(&self, group: &[(Step, Vec<Change>)]) -> Result<(), TailError> {
         let needed = self.state.index.read().bases_needed(group.iter().flat_map(|(_, changes)| changes));
         let bases = self.load(&needed).await?;
@@ -245,19 +265,21 @@ impl Tailer<'_> {
         if ids.is_empty() || !self.feature_type.persist || off(Safeguard::BaseLoads) {
             return Ok(FxHashMap::default());
         }
-        let loaded = self.delegate.load(&self.feature_type, ids).await?;
-        let mut index = self.index()?;
-        for (partition, watermark) in loaded.watermarks.iter().enumerate() {
-            if !off(Safeguard::ServeFrom) {
-                index.serve_from(partition as PartitionId, watermark.as_of);
-            }
+        let away = || Ok(ids.iter().map(|id| (id.clone(), Known::Away)).collect());
+        if self.state.bases_away.load(Ordering::Relaxed) {
+            return away();
         }
-        let known = loaded.bases.into_iter().map(|base| match base {
-            Some(Base::Row(row)) => Known::Row(row.feature, row.version),
-            Some(Base::Deleted(version, event_time)) => Known::Deleted(version, event_time),
-            None => Known::Nothing,
-        });
-        Ok(ids.iter().cloned().zip(known).collect())
+        let why = match timeout(BASE_WAIT, self.delegate.load(&self.feature_type, ids)).await {
+            Ok(Ok(loaded)) => return Ok(take_in(&mut *self.index()?, ids, loaded)),
+            Ok(Err(DelegateError::Unavailable(why))) => why,
+            Ok(Err(e)) => return Err(e.into()),
+            Err(_) => format!("no answer within {} s", BASE_WAIT.as_secs()),
+        };
+        if !self.state.bases_away.swap(true, Ordering::Relaxed) {
+            let feature_type = &self.feature_type.name;
+            tracing::warn!(%feature_type, %why, "what changes build on cannot be loaded: they are resolved later");
+        }
+        away()
     }
 
     /// Holds back the parts of a run, and whatever comes meanwhile, until no run is open; then all of it is applied in one, so

@@ -150,6 +150,14 @@ impl TransientIndex {
                 superseded = true;
                 continue;
             };
+            // Nobody can say what to persist: nothing behind it is durable before it is known.
+            if self.is_unresolved(&entry.id) && !off(Safeguard::DurableWhenResolved) {
+                durable_through = dirty_since;
+                while entries.last().is_some_and(|e| e.dirty_since == dirty_since) {
+                    entries.pop();
+                }
+                break;
+            }
             // Clean, and too young to leave: there is nothing to do for it.
             let clean_and_young = !entry.is_dirty() && entry.version >= evict_limit;
             if clean_and_young || self.stands_refused(slot, entry) {

@@ -48,10 +48,13 @@ impl TransientIndex {
     pub fn apply(&mut self, step: Step, changes: &[Change], bases: &FxHashMap<FeatureId, Known>) {
         self.step += 1;
         for change in changes {
+            if self.keep(step, change, bases) {
+                continue;
+            }
             match change {
                 Change::If(expected, change) => self.change_if(step, expected, change, bases),
                 change => self.change(step, change, true, bases),
-            }
+            };
         }
         let partition = &mut self.partitions[step.partition as usize];
         partition.dirty.note_time(step);
@@ -59,20 +62,28 @@ impl TransientIndex {
         partition.changed_through = step.offset + 1;
     }
 
-    /// `unconditional`: a change that is full makes what was there before irrelevant, but for its event time.
-    fn change(&mut self, step: Step, change: &Change, unconditional: bool, bases: &FxHashMap<FeatureId, Known>) {
-        let Ok(there) = self.event_time_there(step, change.id(), bases) else { return };
+    /// `unconditional`: a change that is full makes what was there before irrelevant, but for its event time. True when the
+    /// feature is changed.
+    pub(super) fn change(
+        &mut self,
+        step: Step,
+        change: &Change,
+        unconditional: bool,
+        bases: &FxHashMap<FeatureId, Known>,
+    ) -> bool {
+        let Ok(there) = self.event_time_there(step, change.id(), bases) else { return false };
         // Who states what it expects has seen what is there.
         if unconditional && !off(Safeguard::EventTime) && there > self.event_time_of(change).or(there) {
-            return;
+            return false;
         }
-        self.change_in_order(step, change, unconditional && self.event_time.is_none(), bases);
+        let changed = self.change_in_order(step, change, unconditional && self.event_time.is_none(), bases);
         if let Change::Delete(id) = change
             && let Some(slot) = self.by_id.get(id)
             && let Some(entry) = self.slots[*slot as usize].as_mut()
         {
             entry.deleted_time = there;
         }
+        changed
     }
 
     fn event_time_of(&self, change: &Change) -> Option<i64> {
@@ -108,7 +119,7 @@ impl TransientIndex {
         change: &Change,
         unconditional: bool,
         bases: &FxHashMap<FeatureId, Known>,
-    ) {
+    ) -> bool {
         match change {
             Change::Put(feature) => self.set(step, &feature.id, Some(feature.clone()), unconditional),
             Change::Delete(id) if off(Safeguard::Tombstones) => {
@@ -117,28 +128,40 @@ impl TransientIndex {
                 }
             }
             Change::Delete(id) => self.set(step, id, None, unconditional),
-            Change::Patch(patch) => self.patch(step, patch, bases),
-            Change::Append(append) => self.append(step, append, bases),
-            Change::If(..) => {}
+            Change::Patch(patch) => return self.patch(step, patch, bases),
+            Change::Append(append) => return self.append(step, append, bases),
+            Change::If(..) => return false,
         }
+        true
     }
 
     /// Decides a conditional change, as every instance does that comes to this place of the log: by what this index holds, or
-    /// by a base that is not later. A later base tells that it has been decided elsewhere, and includes the effect.
-    fn change_if(&mut self, step: Step, expected: &Expected, change: &Change, bases: &FxHashMap<FeatureId, Known>) {
+    /// by a base that is not later. A later base tells that it has been decided elsewhere, and includes the effect. True when
+    /// the feature is changed.
+    pub(super) fn change_if(
+        &mut self,
+        step: Step,
+        expected: &Expected,
+        change: &Change,
+        bases: &FxHashMap<FeatureId, Known>,
+    ) -> bool {
         let now = match (self.get(change.id()), bases.get(change.id())) {
             (Some(entry), _) => entry.base.is_some().then_some(entry.version),
-            (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version == step.offset => return,
+            (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version == step.offset => {
+                return false;
+            }
             (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version > step.offset => {
-                return self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Unknown);
+                self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Unknown);
+                return false;
             }
             (None, Some(Known::Row(_, version))) => Some(*version),
             (None, _) => None,
         };
         if expected.holds(now) || off(Safeguard::Conditions) {
-            self.change(step, change, false, bases);
+            self.change(step, change, false, bases)
         } else {
             self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Failed);
+            false
         }
     }
 
@@ -156,25 +179,27 @@ impl TransientIndex {
         self.note_refused(std::iter::once((id, version)));
     }
 
-    fn patch(&mut self, step: Step, patch: &Patch, bases: &FxHashMap<FeatureId, Known>) {
-        if let BuildsOn::Feature(base) = self.base_of(step, &patch.id, bases) {
-            self.set(step, &patch.id, Some(Arc::new(patch.apply(&base))), false);
-        }
+    fn patch(&mut self, step: Step, patch: &Patch, bases: &FxHashMap<FeatureId, Known>) -> bool {
+        let BuildsOn::Feature(base) = self.base_of(step, &patch.id, bases) else { return false };
+        self.set(step, &patch.id, Some(Arc::new(patch.apply(&base))), false);
+        true
     }
 
-    fn append(&mut self, step: Step, append: &Append, bases: &FxHashMap<FeatureId, Known>) {
-        let Some(shape) = self.track else { return };
+    fn append(&mut self, step: Step, append: &Append, bases: &FxHashMap<FeatureId, Known>) -> bool {
+        let Some(shape) = self.track else { return false };
         if let Some(slot) = self.by_id.get(&append.id).copied()
             && self.slots[slot as usize].as_ref().is_some_and(|e| e.base.is_some())
         {
-            return self.grow(step, slot, append, shape);
+            self.grow(step, slot, append, shape);
+            return true;
         }
         let track = match self.base_of(step, &append.id, bases) {
             BuildsOn::Feature(base) => append.apply(Some(&base), &shape),
             BuildsOn::Nothing => append.apply(None, &shape),
-            BuildsOn::Later => return,
+            BuildsOn::Later => return false,
         };
         self.set(step, &append.id, Some(Arc::new(track)), false);
+        true
     }
 
     /// Appends to a track that is here, at a cost that does not depend on its length.

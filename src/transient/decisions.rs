@@ -18,7 +18,7 @@ pub enum Decision {
     Unknown,
 }
 
-/// Those of a partition that have not held.
+/// Those of a partition that have not held, or had to wait for their base, by their offsets.
 #[derive(Debug)]
 pub struct Decisions {
     /// What is before is forgotten.
@@ -31,13 +31,19 @@ impl Decisions {
         Decisions { since, others: VecDeque::new() }
     }
 
+    /// One that had to wait for its base is told anew when it is decided.
     pub fn note(&mut self, offset: Offset, decision: Decision) {
-        if self.others.len() == KEPT
-            && let Some((forgotten, _)) = self.others.pop_front()
-        {
-            self.since = forgotten + 1;
+        let at = self.others.partition_point(|(o, _)| *o < offset);
+        if let Some((_, known)) = self.others.get_mut(at).filter(|(o, _)| *o == offset) {
+            *known = decision;
+        } else if at == self.others.len() {
+            if self.others.len() == KEPT
+                && let Some((forgotten, _)) = self.others.pop_front()
+            {
+                self.since = forgotten + 1;
+            }
+            self.others.push_back((offset, decision));
         }
-        self.others.push_back((offset, decision));
     }
 
     /// Of a record that has been applied.

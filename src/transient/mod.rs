@@ -6,7 +6,7 @@
 //! remembered for them.
 //!
 //! Invariants: every entry stands in the queue of its partition at its `dirty_since`; whoever has left the index did so by a
-//! `Persisted` record.
+//! `Persisted` record, or turned out to have nothing that the delegate has not (see `unresolved`).
 
 mod ageing;
 mod applying;
@@ -17,8 +17,10 @@ mod queue;
 mod readers;
 mod selecting;
 mod track;
+mod unresolved;
 mod widening;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -36,12 +38,13 @@ pub use readers::ReaderTicket;
 use readers::Readers;
 pub use selecting::Match;
 use track::Tail;
+use unresolved::Unresolved;
 
 /// What is known of a feature since it entered the index.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub id: FeatureId,
-    /// `None`: a tombstone. Of a track without its tail.
+    /// `None`: a tombstone, or not known yet. Of a track without its tail.
     base: Option<Arc<Feature>>,
     /// What was appended since.
     tail: Option<Box<Tail>>,
@@ -105,6 +108,8 @@ pub enum Known {
     /// Deleted at this version (0: long ago), and this event time.
     Deleted(Offset, Option<i64>),
     Nothing,
+    /// The delegate could not be asked: the change is kept until it can.
+    Away,
 }
 
 #[derive(Debug)]
@@ -122,6 +127,8 @@ pub struct TransientIndex {
     slots: Vec<Option<Entry>>,
     free: Vec<u32>,
     by_id: FxHashMap<FeatureId, u32>,
+    /// Features here of which nobody can say yet what they are.
+    unresolved: BTreeMap<FeatureId, Unresolved>,
     by_space: QuadTree,
     /// Features that have none.
     without_geometry: FxHashSet<u32>,
@@ -152,6 +159,7 @@ impl TransientIndex {
             slots: Vec::new(),
             free: Vec::new(),
             by_id: FxHashMap::default(),
+            unresolved: BTreeMap::new(),
             by_space: QuadTree::new(if geographic { 512.0 } else { f64::from(1 << 25) }),
             without_geometry: FxHashSet::default(),
             by_value: indexed.map(|(slot, _)| (slot, ByValue::default())).collect(),
@@ -320,6 +328,7 @@ impl TransientIndex {
     fn evict(&mut self, slot: u32) {
         let Some(entry) = self.slots[slot as usize].take() else { return };
         self.by_id.remove(&entry.id);
+        self.forget(&entry.id);
         self.free.push(slot);
         self.refused.remove(&slot);
         self.bytes -= entry.own_bytes() + entry.heap_bytes();

@@ -460,3 +460,99 @@ fn what_is_late_is_told_by_the_row_and_by_what_is_remembered_of_a_deleted_one() 
         assert_eq!(index.get("a").is_none(), late, "{base:?}");
     }
 }
+
+fn a_is(known: Known) -> FxHashMap<FeatureId, Known> {
+    FxHashMap::from_iter([("a".into(), known)])
+}
+
+/// Changes of 'a' from offset 10 on, whose base is away.
+fn unresolved(changes: &[Change]) -> TransientIndex {
+    let mut index = TransientIndex::new(&feature_type(), &[10]);
+    for (offset, change) in (10..).zip(changes) {
+        index.apply(at(offset), std::slice::from_ref(change), &a_is(Known::Away));
+    }
+    assert_eq!(index.applied_of(0), 10 + changes.len() as Offset, "the log goes on");
+    index
+}
+
+fn row_of_a(n: i64) -> Arc<Feature> {
+    let Change::Put(row) = ship("a", 5.0, n) else { panic!() };
+    row
+}
+
+#[test]
+fn what_waits_for_its_base_is_applied_to_it_in_order() {
+    let moved = Patch { id: "a".into(), geometry: Some(Geometry::point(8.0, 0.0).ok()), properties: Vec::new() };
+    let changes = [set_n("a", 1), Change::Patch(moved), set_n("a", 2)];
+    let mut index = unresolved(&changes);
+    assert!(index.is_unknown(&near(1.0)) && index.is_unknown(&Filter::All));
+    assert!(index.is_unknown(&Filter::ids(["a".into()])) && !index.is_unknown(&Filter::ids(["b".into()])));
+    assert!(index.hides(&index.reader(), "a"));
+
+    let asked = index.unresolved(10);
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(0), 4)));
+    assert!(!index.is_unknown(&Filter::All));
+    let a = index.get("a").unwrap();
+    assert_eq!((a.version, a.dirty_since, a.feature().unwrap().properties[0].clone()), (12, 10, Value::Int(2)));
+    assert_eq!(index.select(&near(8.0)).len(), 1);
+
+    // What the row includes already is not done again.
+    let mut index = unresolved(&changes);
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(7), 11)));
+    assert_eq!((index.select(&near(8.0)).len(), index.select(&near(5.0)).len()), (0, 1));
+    for outlived in [Known::Row(row_of_a(7), 12), Known::Deleted(30, None), Known::Nothing] {
+        let mut index = unresolved(&changes);
+        index.resolve(&asked, &a_is(outlived));
+        assert!(index.is_empty() && index.bytes() < 1_000, "{} bytes", index.bytes());
+    }
+}
+
+#[test]
+fn a_full_record_makes_what_waits_irrelevant() {
+    let mut index = unresolved(&[set_n("a", 1), ship("a", 1.0, 2), set_n("a", 3)]);
+    assert!(!index.is_unknown(&Filter::All));
+    assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
+    // What was asked for before has come too late.
+    index.resolve(&[("a".into(), 10)], &a_is(Known::Row(row_of_a(0), 4)));
+    assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
+
+    let mut index = unresolved(&[set_n("a", 1)]);
+    let asked = index.unresolved(10);
+    index.apply_persisted(0, 11, &marker(11, 11));
+    assert!(index.is_empty() && !index.has_unresolved(), "another instance could load it");
+    index.apply(at(12), &[set_n("a", 2)], &a_is(Known::Away));
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(0), 4)));
+    assert!(index.has_unresolved(), "the row is from before its first change was persisted");
+}
+
+#[test]
+fn nothing_behind_what_waits_is_durable() {
+    let mut index = TransientIndex::new(&feature_type(), &[10]);
+    index.apply(at(10), &[ship("b", 1.0, 1)], &FxHashMap::default());
+    index.apply(at(11), &[ship("c", 1.0, 1), set_n("a", 1)], &a_is(Known::Away));
+    index.apply(at(12), &[ship("d", 1.0, 1)], &FxHashMap::default());
+    let aged = index.aged(0, limits(100)).unwrap();
+    assert_eq!((aged.entries.len(), aged.durable_through, aged.evict_through), (1, 11, 11));
+    index.apply_persisted(0, 13, &marker(11, 11));
+    assert!(index.aged(0, limits(100)).is_none());
+    assert_eq!(index.unresolved_of(0), 1);
+    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(0), 4)));
+    let aged = index.aged(0, limits(100)).unwrap();
+    assert_eq!((aged.entries.len(), aged.durable_through), (3, 14));
+}
+
+#[test]
+fn a_condition_is_decided_when_its_base_is_known() {
+    let replace = |version, n| Change::If(Expected::OneOf(vec![version]), Box::new(ship("a", 1.0, n)));
+    let mut index = unresolved(&[replace(4, 1), replace(4, 2), replace(10, 3)]);
+    let decisions = |index: &TransientIndex| [10, 11, 12].map(|offset| index.decision(0, offset));
+    assert_eq!(decisions(&index), [Decision::Unknown; 3]);
+    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(0), 4)));
+    assert_eq!(decisions(&index), [Decision::Held, Decision::Failed, Decision::Held]);
+    assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
+
+    let mut index = unresolved(&[replace(4, 1), replace(4, 2), replace(10, 3)]);
+    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(1), 11)));
+    assert_eq!(decisions(&index), [Decision::Unknown, Decision::Held, Decision::Failed]);
+    assert!(index.is_empty());
+}

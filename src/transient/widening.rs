@@ -31,6 +31,11 @@ impl TransientIndex {
                 self.bytes = self.bytes + entry.heap_bytes() - before;
             }
         }
+        self.widen_kept(&|slot, value| {
+            if wider.contains(&slot) {
+                *value = std::mem::take(value).widened(to.properties[slot].kind);
+            }
+        });
         let mut kept = std::mem::take(&mut self.by_value);
         kept.retain(|(slot, _)| !wider.contains(slot));
         for slot in (0..to.properties.len()).filter(|slot| to.properties[*slot].index) {
@@ -60,9 +65,9 @@ mod tests {
 
     use super::*;
     use crate::model::geometry::Coord;
-    use crate::model::{Append, Change, Feature, Persisted, Property, PropertyType, Value};
+    use crate::model::{Append, Change, Feature, Patch, Persisted, Property, PropertyType, Value};
     use crate::query::{CompareOp, Filter, Operand};
-    use crate::transient::Step;
+    use crate::transient::{Known, Step};
 
     #[test]
     fn entries_follow_their_type() {
@@ -79,6 +84,9 @@ mod tests {
         index.apply(step(1), &[append(2.0, Value::Int(5)), Change::Delete("gone".into())], &FxHashMap::default());
         let b = Feature { id: "b".into(), geometry: None, properties: vec![Value::Int(5)] };
         index.apply(step(2), &[Change::Put(Arc::new(b))], &FxHashMap::default());
+        let kept = Patch { id: "c".into(), geometry: None, properties: vec![(0, Value::Int(6))] };
+        let away = FxHashMap::from_iter([("c".into(), Known::Away)]);
+        index.apply(step(3), &[Change::Patch(kept)], &away);
         // Put together for a reader, and kept.
         let before = index.get("a").unwrap().feature().unwrap();
 
@@ -100,7 +108,11 @@ mod tests {
         };
         assert_eq!((found(0, Value::Number(5.0)), found(1, Value::Int(5)), found(2, Value::Int(5))), (2, 0, 0));
         assert_eq!(index.by_value[1].1.equal_to(&Value::Null).count(), 2);
-        index.apply_persisted(0, 3, &Persisted { durable_through: 3, evict_through: 3, except: Vec::new() });
+        let c = Feature { id: "c".into(), geometry: None, properties: vec![Value::Number(1.0)] };
+        let known = FxHashMap::from_iter([("c".into(), Known::Row(Arc::new(c), 0))]);
+        index.resolve(&index.unresolved(1), &known);
+        assert_eq!(index.get("c").unwrap().feature().unwrap().value(0), &Value::Number(6.0));
+        index.apply_persisted(0, 4, &Persisted { durable_through: 4, evict_through: 4, except: Vec::new() });
         assert!(index.is_empty() && index.bytes() < 1_000, "{} bytes", index.bytes());
         assert!(index.by_value.iter().all(|(_, values)| values.equal_to(&Value::Null).count() == 0));
     }

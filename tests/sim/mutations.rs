@@ -17,7 +17,7 @@ enum Missing {
 }
 
 /// What is missing, what it is, and in how many seeds it must be found, with room.
-const MUTATIONS: [(Missing, &str, u64); 21] = [
+const MUTATIONS: [(Missing, &str, u64); 23] = [
     (Missing::Safeguard(Safeguard::Masking), "rows are hidden whose id is in the index", 20),
     (Missing::Safeguard(Safeguard::MaskingOfAll), "also those whose newer version does not match", 40),
     (Missing::Safeguard(Safeguard::OwnMoment), "what enters the index during a read hides nothing from it", 200),
@@ -37,6 +37,8 @@ const MUTATIONS: [(Missing, &str, u64); 21] = [
     (Missing::Safeguard(Safeguard::CompareAndSet), "the watermark moves by compare-and-set", 1_000),
     (Missing::Safeguard(Safeguard::Refused), "what the delegate refuses stays in the index", 40),
     (Missing::Safeguard(Safeguard::RefusedAtStart), "and is taken up by an instance that starts", 200),
+    (Missing::Safeguard(Safeguard::UnknownUntilResolved), "a feature whose base is away is not answered for", 200),
+    (Missing::Safeguard(Safeguard::DurableWhenResolved), "nor called durable", 200),
     (Missing::Contract(Broken::LogForgets), "the log has what it acknowledged", 20),
     (Missing::Contract(Broken::LogTears), "the log takes an append whole or not at all", 40),
 ];

@@ -151,7 +151,7 @@ async fn an_instance_that_lags_behind_a_change_loses_nothing(world: World) {
     let written = write(&one, vec![set(&ft, "a", 2, Value::Int(5))]).await.unwrap();
     all_aged(&one, &ft).await;
     // What the delegate shows now it cannot tell right from wrong.
-    assert!(matches!(told(&blind, &ft, Position::default()).await, Err(ReadError::Behind)));
+    assert!(matches!(told(&blind, &ft, Position::default()).await, Err(ReadError::Unavailable(_))));
     let put = vec![counted_ship("b", Value::Int(2))];
     let late = write(&blind, vec![insert(&ft, put, Existing::Replace)]).await.unwrap();
     assert!(!late.applied, "a record behind one that it cannot read");
