@@ -63,16 +63,18 @@ async fn moment(
         resolved(state, filter, deadline).await?;
         let early =
             if off(Safeguard::IndexFirst) { Some(delegate.snapshot(&state.feature_type()).await?) } else { None };
-        let (ticket, position, matches, feature_type) = {
+        let (ticket, position, matches, feature_type, all_here) = {
             let index = state.index.read();
             if !index.may_serve() || index.is_unknown(filter) {
                 continue;
             }
             let matches = if tier == TierChoice::Persistent { Vec::new() } else { index.select(filter) };
-            (index.reader(), index.applied(), matches, state.feature_type())
+            // Rows of what is here are hidden, so for those alone the delegate need not be asked.
+            let all_here = filter.id_set().is_some_and(|ids| ids.list.iter().all(|id| index.get(id).is_some()));
+            (index.reader(), index.applied(), matches, state.feature_type(), all_here)
         };
         let handles = memory.share(matches.capacity() * size_of::<Match>());
-        if tier == TierChoice::Transient || !feature_type.persist {
+        if tier == TierChoice::Transient || all_here || !feature_type.persist {
             return Ok(Moment { feature_type, matches, position, ticket, _handles: handles, snapshot: None });
         }
         let snapshot = match early {
