@@ -4,6 +4,7 @@ mod waiting;
 
 use std::convert::Infallible;
 use std::fs::{File, TryLockError};
+use std::io::{BufReader, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Cluster, Config};
 use crate::coordination::local::LocalCoordinator;
 use crate::delegate::embedded::GeoPackage;
+use crate::format::archive::{self, Piece};
 use crate::log::embedded::EmbeddedLog;
 #[cfg(feature = "cluster")]
 use crate::model::FeatureType;
@@ -230,6 +232,36 @@ pub async fn describe_table(
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let settings = PostGisSettings { url: database, schema, max_connections: 1, ..PostGisSettings::default() };
     Ok(PostGis::describe_table(settings, table, collection, key).await?)
+}
+
+/// Makes the data directory `dir`, where there is no data yet, of a backup. All of it or nothing.
+pub fn restore(backup: &Path, dir: &Path) -> anyhow::Result<()> {
+    let shown = dir.display();
+    let _lock = lock(dir)?;
+    let (log, package) = (dir.join("log"), dir.join("alluvium.gpkg"));
+    if log.exists() || package.exists() {
+        bail!("there is data in {shown} already: name another directory with --data-dir");
+    }
+    let (half_log, half_package) = (dir.join("log.restoring"), dir.join("alluvium.gpkg.restoring"));
+    // Of an attempt that was broken off.
+    if half_log.exists() {
+        std::fs::remove_dir_all(&half_log)?;
+    }
+    let from = File::open(backup).with_context(|| format!("cannot read {}", backup.display()))?;
+    let mut geopackage = File::create(&half_package)?;
+    let restoring = EmbeddedLog::restore(&half_log)?;
+    archive::read(BufReader::new(from), |piece| match piece {
+        Piece::GeoPackage(bytes) => geopackage.write_all(&bytes),
+        Piece::Log(entries) => restoring.add(entries).map_err(std::io::Error::other),
+    })
+    .with_context(|| format!("{} cannot be restored", backup.display()))?;
+    geopackage.sync_all()?;
+    restoring.finish()?;
+    std::fs::rename(&half_log, &log)?;
+    std::fs::rename(&half_package, &package)?;
+    #[cfg(unix)]
+    File::open(dir)?.sync_all()?;
+    Ok(())
 }
 
 /// Takes the data directory for this process.

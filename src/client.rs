@@ -1,9 +1,10 @@
-//! The client's side of HTTP, for the commands that write to a server: `ingest` and the demo's replay.
+//! The client's side of HTTP, for the commands that speak to a server: `ingest`, `backup` and the demo's replay.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
@@ -80,7 +81,37 @@ impl Client {
         self.send(Method::POST, "/wfs", "text/xml", Bytes::from(request)).await.map(|_| ())
     }
 
+    /// Gives the pieces of an answer of any length to `take`, in order.
+    pub async fn download(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<(), ClientError> {
+        let mut response = self.request(Method::GET, path, "application/octet-stream", Bytes::new()).await?;
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        while let Some(frame) = response.body_mut().frame().await {
+            let frame = frame.map_err(|e| ClientError::Other(format!("the answer was broken off: {}", root(&e))))?;
+            if let Some(piece) = frame.data_ref() {
+                take(piece).map_err(|e| ClientError::Other(format!("writing: {e}")))?;
+            }
+        }
+        Ok(())
+    }
+
     async fn send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let response = self.request(method, path, content_type, body).await?;
+        if response.status().is_success() { whole(response.into_body()).await } else { Err(refused(response).await) }
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.server))
@@ -90,25 +121,32 @@ impl Client {
         if let Some(key) = &self.api_key {
             request.headers_mut().insert("x-api-key", key.clone());
         }
-        let response = self.http.request(request).await.map_err(|e| {
+        self.http.request(request).await.map_err(|e| {
             let what = format!("{}: {}", self.server, root(&e));
             let unsent = e.is_connect();
             if unsent { ClientError::Unavailable { what, retry_after_s: None } } else { ClientError::Other(what) }
-        })?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|e| ClientError::Other(format!("reading the answer: {e}")))?.to_bytes();
-        if head.status.is_success() {
-            return Ok(body);
+        })
+    }
+}
+
+async fn whole(body: Incoming) -> Result<Bytes, ClientError> {
+    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    Ok(body.map_err(|e| ClientError::Other(format!("reading the answer: {e}")))?.to_bytes())
+}
+
+/// The error that an answer stands for.
+async fn refused(response: Response<Incoming>) -> ClientError {
+    let (head, body) = response.into_parts();
+    let what = match whole(body).await {
+        Ok(body) => detail(&body),
+        Err(e) => return e,
+    };
+    match head.status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            let retry_after = head.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+            ClientError::Unavailable { what, retry_after_s: retry_after }
         }
-        let what = detail(&body);
-        match head.status {
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                let retry_after = head.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
-                Err(ClientError::Unavailable { what, retry_after_s: retry_after })
-            }
-            status => Err(ClientError::Refused { status, what }),
-        }
+        status => ClientError::Refused { status, what },
     }
 }
 

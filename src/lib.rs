@@ -13,9 +13,10 @@
 //! The four in braces never know each other; `store` knows the traits of `log`, `delegate`, `coordination` only; [`app`] is
 //! the one file that names implementations. A test reads the imports and fails when one runs upward.
 //!
-//! Beside the house stand its visitors, who know it by HTTP alone: [`client`], and on it [`ingest`], [`replay`] and [`demo`].
+//! Beside the house stand its visitors, who know it by HTTP alone: [`client`], and on it [`ingest`], [`backup`], [`replay`] and [`demo`].
 
 pub mod app;
+pub mod backup;
 pub mod client;
 pub mod clock;
 pub mod config;

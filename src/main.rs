@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use alluvium::app::App;
+use alluvium::app::{self, App};
+use alluvium::backup::{self, BackupArgs};
 use alluvium::config::{self, Config};
 use alluvium::ingest::{self, IngestArgs};
 use alluvium::telemetry;
@@ -46,6 +47,16 @@ enum Command {
     /// --json for POST /collections.
     #[cfg(feature = "cluster")]
     ImportTable(ImportTable),
+    /// Write a backup of a running embedded server: its GeoPackage and its log.
+    Backup(BackupArgs),
+    /// Make a new data directory of a backup, for a server to be started over.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        /// Must not have data yet.
+        #[arg(long, value_name = "DIR", default_value = "alluvium-data", env = "ALLUVIUM__STORE__DATA_DIR")]
+        data_dir: PathBuf,
+    },
     /// Make an entry for the file that server.credentials names, of a secret that is read from the standard input.
     Credentials {
         /// Who; the API key is this name, a dot and the secret.
@@ -141,6 +152,12 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ingest(args) => runtime()?.block_on(ingest::run(args)),
         #[cfg(feature = "cluster")]
         Command::ImportTable(args) => runtime()?.block_on(import_table(args)),
+        Command::Backup(args) => runtime()?.block_on(backup::run(args)),
+        Command::Restore { file, data_dir } => {
+            app::restore(&file, &data_dir)?;
+            println!("{}: restored; start the server with --data-dir {0}", data_dir.display());
+            Ok(())
+        }
         Command::Credentials { name, role, collections } => {
             let mut secret = String::new();
             std::io::stdin().read_line(&mut secret)?;

@@ -108,6 +108,15 @@ pub struct Bases {
     pub watermarks: Vec<Watermark>,
 }
 
+/// A delegate in a file.
+#[derive(Debug)]
+pub struct DelegateBackup {
+    /// Gone when it is closed.
+    pub file: std::fs::File,
+    /// What is in it: each type with the watermark of each partition.
+    pub types: Vec<(FeatureType, Vec<Watermark>)>,
+}
+
 /// What a scan selects. All parts hold together.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
@@ -225,6 +234,12 @@ pub trait Delegate: Send + Sync + 'static {
     /// `Mismatch` where it has none to give.
     async fn reserve_ids(&self, feature_type: &FeatureType, _count: usize) -> Result<Vec<FeatureId>, DelegateError> {
         Err(DelegateError::Mismatch(format!("'{}' has no table that gives ids", feature_type.name)))
+    }
+
+    /// A copy of everything, of one moment, made while others read and write. `Mismatch` where the store has tools of its own
+    /// for that.
+    async fn backup(&self) -> Result<DelegateBackup, DelegateError> {
+        Err(DelegateError::Mismatch(format!("{} is backed up with tools of its own", self.kind())))
     }
 
     /// A consistent view of one type. Held until dropped.

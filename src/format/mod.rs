@@ -3,6 +3,7 @@
 //! Owns how things are spelled, and that what is read is canonical; does not own what they mean. Invariant: no input, however
 //! broken, makes a reader here panic or take memory out of proportion to its length.
 
+pub mod archive;
 pub mod csv;
 pub mod geojson;
 pub mod gml;

@@ -15,6 +15,7 @@ pub mod embedded;
 pub mod kafka;
 pub mod memory;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -92,8 +93,22 @@ pub trait FeatureLog: Send + Sync + 'static {
     /// Forgets the records before `before`. Space is given back in time. A `before` beyond the end is a `Mismatch`.
     async fn cut(&self, name: &str, partition: PartitionId, before: Offset) -> Result<(), LogError>;
 
+    /// Everything that the log has at one moment, which holds all that was appended before. `Unavailable` where the log is not
+    /// in files of this instance.
+    async fn backup(&self) -> Result<LogBackup, LogError> {
+        Err(LogError::Unavailable("the log is backed up with tools of its own".to_owned()))
+    }
+
     /// The largest value that one record may have, bytes.
     fn max_value_bytes(&self) -> usize;
+}
+
+/// A log on its way into a backup.
+pub struct LogBackup {
+    /// What it holds of each partition, at least, by the log's name.
+    pub ranges: BTreeMap<String, Vec<Range<Offset>>>,
+    /// Keys and values that mean something to the implementation that gave them; reading them waits for the disk.
+    pub entries: Box<dyn Iterator<Item = std::io::Result<(Bytes, Bytes)>> + Send>,
 }
 
 #[async_trait]

@@ -261,6 +261,7 @@ impl Store {
             refused_interval: self.settings.refused_interval,
             retry: Default::default(),
             log_window: self.settings.log_window,
+            cutting: self.cutting.clone(),
             durable: Default::default(),
         });
         let lease: Arc<tokio::sync::Mutex<Option<Box<dyn Lease>>>> = Arc::default();

@@ -4,6 +4,7 @@
 //! nothing but the log changes the index.
 
 pub mod api;
+mod backup;
 mod catalogue;
 mod conditional;
 pub mod dead_letters;
@@ -25,6 +26,7 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 pub use api::*;
+pub use backup::Backup;
 use memory::Memory;
 pub use memory::{MemoryLimits, MemoryStatus};
 pub use merge::Reading;
@@ -94,6 +96,8 @@ pub struct Store {
     types: RwLock<BTreeMap<String, Arc<TypeState>>>,
     /// Held while the set of types changes.
     catalogue: tokio::sync::Mutex<catalogue::Seen>,
+    /// Held by those who cut logs, and against them while a backup is made.
+    cutting: Arc<tokio::sync::RwLock<()>>,
     tasks: Tasks,
 }
 
@@ -115,6 +119,7 @@ impl Store {
             settings,
             types: RwLock::default(),
             catalogue: tokio::sync::Mutex::default(),
+            cutting: Arc::default(),
             tasks,
         });
         let up = async {

@@ -58,6 +58,8 @@ pub struct Sweeper {
     pub retry: Mutex<Retry>,
     /// How long records stay in the log after they are durable in the delegate.
     pub log_window: Duration,
+    /// Not to be had while a backup is made.
+    pub cutting: Arc<tokio::sync::RwLock<()>>,
     /// When, by the clock, the log had become durable to where; newest last.
     pub durable: Mutex<VecDeque<(i64, Offset)>>,
 }
@@ -108,6 +110,7 @@ impl Sweeper {
 
     /// Cuts the log behind the watermark, less the window.
     async fn cut(&self) -> Result<(), SweepError> {
+        let Ok(_cutting) = self.cutting.try_read() else { return Ok(()) };
         let now_ms = self.clock.now_ms();
         let through = self.state.partition(self.partition).watermark.durable_through;
         let old_enough = {

@@ -28,9 +28,7 @@ pub enum TailError {
     #[error("offset {offset}: a record of version {version}, which this program does not know: upgrade it")]
     Newer { offset: Offset, version: u8 },
     /// Records that the long-term store needs are gone, or it is ahead of the log: one of the two is not what it was.
-    #[error(
-        "LOSS: the log '{log}', partition {partition}, has offsets {range:?}, but the long-term store goes on at {durable_through}"
-    )]
+    #[error("LOSS: {}", loss(log, *partition, range, *durable_through))]
     Loss { log: String, partition: PartitionId, range: Range<Offset>, durable_through: Offset },
     /// The parts before this one are gone, or were written by a program that does not keep them together.
     #[error("offset {offset}: a part of a transaction whose parts before it are not in the log")]
@@ -41,6 +39,19 @@ pub enum TailError {
     /// Written under a schema that this instance has not seen yet; the catalogue will bring it.
     #[error("offset {offset}: a record under schema version {version}, this instance has {known}")]
     NewerSchema { offset: Offset, version: u32, known: u32 },
+}
+
+/// What is there and what is not, for those who must decide how to go on.
+fn loss(log: &str, partition: PartitionId, range: &Range<Offset>, durable_through: Offset) -> String {
+    let has = match range.end.checked_sub(1).filter(|last| *last >= range.start) {
+        Some(last) => format!("the log '{log}', partition {partition}, has the offsets from {} to {last}", range.start),
+        None => format!("the log '{log}', partition {partition}, is empty at offset {}", range.end),
+    };
+    let but = format!("the long-term store goes on at {durable_through}");
+    match range.start.checked_sub(1).filter(|last| *last >= durable_through) {
+        Some(last) => format!("{has}, {but}: the offsets {durable_through} to {last} are in neither"),
+        None => format!("{has}, {but}: it is not the log that the store was written from, or its end was lost"),
+    }
 }
 
 /// Where an index may begin.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +15,8 @@ use super::problem::{Problem, Result};
 use super::request::Params;
 
 const DEAD_LETTERS: usize = 100;
+/// Of a backup, while the client takes them.
+const FRAMES_AHEAD: usize = 4;
 
 /// `/admin/status`: every partition of every feature type, and every background task of this instance.
 pub async fn status(State(web): State<Arc<Web>>, caller: Caller, params: Params) -> Result<Response> {
@@ -47,6 +50,31 @@ pub async fn dead_letters(State(web): State<Arc<Web>>, caller: Caller, params: P
         Some(Err(_)) => return Err(Problem::parameter("limit", "limit: not a whole number")),
     };
     Ok(fresh(Json(json!({ "dead_letters": web.store.dead_letters(collection, limit) }))))
+}
+
+/// `/admin/backup`: an embedded server's data, as `alluvium restore` takes it.
+pub async fn backup(State(web): State<Arc<Web>>, caller: Caller, params: Params) -> Result<Response> {
+    params.only(&[])?;
+    caller.may(Role::Admin, None)?;
+    let frames = web.store.backup().await?;
+    let (frame, frames_to_send) = tokio::sync::mpsc::channel(FRAMES_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        for each in frames {
+            if let Err(error) = &each {
+                tracing::error!(%error, "a backup was broken off");
+            }
+            // The client has gone.
+            if frame.blocking_send(each).is_err() {
+                break;
+            }
+        }
+    });
+    let frames = futures::stream::unfold(frames_to_send, |mut frames| async move {
+        let next = frames.recv().await?;
+        Some((next, frames))
+    });
+    let headers = [(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(frames)).into_response())
 }
 
 fn fresh(body: Json<serde_json::Value>) -> Response {

@@ -80,6 +80,7 @@ pub fn router(web: Arc<Web>) -> Router {
         .route("/metrics", get(metrics::render))
         .route("/admin/status", get(admin::status))
         .route("/admin/dead-letters", get(admin::dead_letters))
+        .route("/admin/backup", get(admin::backup))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(web.clone(), in_flight::admit))

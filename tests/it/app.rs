@@ -75,7 +75,7 @@ impl Server {
         Server::of(app, dir)
     }
 
-    async fn start_in(dir: TempDir, settings: &str) -> Server {
+    pub async fn start_in(dir: TempDir, settings: &str) -> Server {
         let app = App::start(config(&dir, settings)).await.unwrap();
         Server::of(app, dir)
     }
@@ -147,7 +147,7 @@ async fn what_was_written_is_there_after_a_restart() {
     server.app.shutdown().await;
 }
 
-async fn wait_until_ready(server: &Server) {
+pub async fn wait_until_ready(server: &Server) {
     for _ in 0..200 {
         if server.get("/health/ready").await.status == 200 {
             return;

@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["telemetry"],
     &["web"],
     &["client"],
-    &["ingest", "replay"],
+    &["ingest", "replay", "backup"],
     &["app", "demo"],
 ];
 

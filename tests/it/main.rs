@@ -8,6 +8,7 @@
 mod admin;
 mod app;
 mod architecture;
+mod backup;
 mod clients;
 mod coordination;
 mod delegate;

@@ -46,6 +46,11 @@ impl Readers {
         Readers { path, idle: Mutex::default() }
     }
 
+    /// The file's.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A reader whose moment is that of its first query.
     pub fn begin(self: &Arc<Self>) -> rusqlite::Result<Reader> {
         let idle = self.idle.lock().pop();

@@ -5,6 +5,7 @@
 //! Invariant: all writing goes through one connection, in transactions that are on disk when they are committed
 //! (`synchronous = FULL`); every snapshot has a connection of its own (WAL), so that neither waits for the other.
 
+mod backup;
 mod blob;
 mod connection;
 mod persist;
@@ -20,12 +21,14 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode};
 
 use self::connection::Readers;
-use super::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Snapshot};
+use super::{Bases, Delegate, DelegateBackup, DelegateError, PersistBatch, Persisting, Refused, Snapshot};
 use crate::model::{FeatureId, FeatureType, Watermark};
 
 pub struct GeoPackage {
     writer: Arc<Mutex<Connection>>,
     readers: Arc<Readers>,
+    /// Held while the file is copied.
+    backing_up: Arc<Mutex<()>>,
 }
 
 impl GeoPackage {
@@ -39,7 +42,11 @@ impl GeoPackage {
         };
         let mut writer = connection::writer(path).map_err(|e| named(e.into()))?;
         schema::prepare(&mut writer).map_err(named)?;
-        Ok(GeoPackage { writer: Arc::new(Mutex::new(writer)), readers: Arc::new(Readers::new(path.to_owned())) })
+        Ok(GeoPackage {
+            writer: Arc::new(Mutex::new(writer)),
+            readers: Arc::new(Readers::new(path.to_owned())),
+            backing_up: Arc::default(),
+        })
     }
 
     async fn write<T: Send + 'static>(
@@ -124,6 +131,16 @@ impl Delegate for GeoPackage {
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {
         let (feature_type, ids) = (feature_type.clone(), ids.to_vec());
         self.read(move |connection| read::load(connection, &feature_type, &ids)).await
+    }
+
+    async fn backup(&self) -> Result<DelegateBackup, DelegateError> {
+        let (readers, one_at_a_time) = (self.readers.clone(), self.backing_up.clone());
+        blocking(move || {
+            let _alone = one_at_a_time.lock();
+            let from = readers.begin()?;
+            backup::copy(&from, readers.path())
+        })
+        .await
     }
 
     async fn snapshot(&self, feature_type: &Arc<FeatureType>) -> Result<Box<dyn Snapshot>, DelegateError> {

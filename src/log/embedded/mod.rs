@@ -20,12 +20,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    BATCH_BYTES, BATCH_RECORDS, Batch, FeatureLog, LogError, LogTail, NewRecord, check_offset, check_sizes,
+    BATCH_BYTES, BATCH_RECORDS, Batch, FeatureLog, LogBackup, LogError, LogTail, NewRecord, check_offset, check_sizes,
     no_partition,
 };
 use crate::clock::Clock;
@@ -68,12 +69,7 @@ impl EmbeddedLog {
     /// of the same directory is refused for as long as the first, or one of its tails, lives.
     pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<EmbeddedLog, LogError> {
         let unavailable = |e: String| LogError::Unavailable(format!("{}: {e}", dir.display()));
-        let open = || -> fjall::Result<_> {
-            let database = Database::builder(dir).open()?;
-            let store = database.keyspace("log", KeyspaceCreateOptions::default)?;
-            Ok((database, store))
-        };
-        let (database, store) = open().map_err(|e| unavailable(e.to_string()))?;
+        let (database, store) = open_store(dir).map_err(|e| unavailable(e.to_string()))?;
         let logs = Arc::new(Logs::default());
         let committer =
             Committer::recover(database.clone(), store.clone(), logs.clone(), clock).map_err(unavailable)?;
@@ -83,6 +79,19 @@ impl EmbeddedLog {
             .spawn(move || committer.run(queue))
             .map_err(|e| unavailable(e.to_string()))?;
         Ok(EmbeddedLog { logs, database, store, commands: Some(commands), committer: Some(committer) })
+    }
+
+    /// Makes a log in directory `dir`, where there is none, of the entries of a backup. Blocks.
+    pub fn restore(dir: &Path) -> Result<Restoring, LogError> {
+        let (database, store) =
+            open_store(dir).map_err(|e| LogError::Unavailable(format!("{}: {e}", dir.display())))?;
+        Ok(Restoring { database, store })
+    }
+
+    /// What may be read of every partition.
+    fn ranges(&self) -> BTreeMap<String, Vec<Range<Offset>>> {
+        let of = |log: &Log| log.partitions.iter().map(|readable| readable.borrow().clone()).collect();
+        self.logs.read().iter().map(|(name, log)| (name.clone(), of(log))).collect()
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Done<T>) -> Command) -> Result<T, LogError> {
@@ -102,6 +111,33 @@ impl EmbeddedLog {
         let log = logs.get(name).ok_or_else(|| LogError::NotFound(name.to_owned()))?;
         let readable = log.partitions.get(partition as usize).ok_or_else(|| no_partition(name, partition))?;
         Ok(act(log.id, readable))
+    }
+}
+
+fn open_store(dir: &Path) -> fjall::Result<(Database, Keyspace)> {
+    let database = Database::builder(dir).open()?;
+    let store = database.keyspace("log", KeyspaceCreateOptions::default)?;
+    Ok((database, store))
+}
+
+/// A log that is being made of a backup.
+pub struct Restoring {
+    database: Database,
+    store: Keyspace,
+}
+
+impl Restoring {
+    pub fn add(&self, entries: Vec<(Bytes, Bytes)>) -> Result<(), LogError> {
+        let mut batch = self.database.batch();
+        for (key, value) in entries {
+            batch.insert(&self.store, &*key, &*value);
+        }
+        batch.commit().map_err(|e| LogError::Unavailable(e.to_string()))
+    }
+
+    /// It is on the disk when this returns.
+    pub fn finish(self) -> Result<(), LogError> {
+        self.database.persist(PersistMode::SyncAll).map_err(|e| LogError::Unavailable(e.to_string()))
     }
 }
 
@@ -155,6 +191,24 @@ impl FeatureLog for EmbeddedLog {
         let (id, gone) = self.ask(|done| Command::Cut { log: name.to_owned(), partition, before, done }).await?;
         let (database, store) = (self.database.clone(), self.store.clone());
         blocking(move || chunk::forget(&database, &store, id, partition, gone)).await
+    }
+
+    async fn backup(&self) -> Result<LogBackup, LogError> {
+        // Ends from before and beginnings from after the moment of the snapshot, which holds more, never less.
+        let before = self.ranges();
+        let snapshot = self.database.snapshot();
+        let mut ranges = self.ranges();
+        ranges.retain(|name, _| before.contains_key(name));
+        for (name, partitions) in &mut ranges {
+            for (range, earlier) in partitions.iter_mut().zip(&before[name]) {
+                range.end = earlier.end;
+            }
+        }
+        let entries = snapshot.iter(&self.store).map(|item| {
+            let (key, value) = item.into_inner().map_err(std::io::Error::other)?;
+            Ok((Bytes::from_owner(key), Bytes::from_owner(value)))
+        });
+        Ok(LogBackup { ranges, entries: Box::new(entries) })
     }
 
     fn max_value_bytes(&self) -> usize {
