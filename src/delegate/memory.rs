@@ -25,7 +25,7 @@ pub struct MemoryDelegate {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     revision: u64,
     types: BTreeMap<String, Table>,
@@ -42,6 +42,19 @@ struct Table {
     /// Event times of deleted features, and until when they are remembered.
     deleted_times: BTreeMap<FeatureId, (i64, i64)>,
     refused: BTreeMap<FeatureId, Refused>,
+}
+
+impl MemoryDelegate {
+    /// All that it has, apart from it: what a dump is to a database.
+    pub fn dump(&self) -> MemoryDelegate {
+        MemoryDelegate { state: Arc::new(Mutex::new(self.state.lock().clone())) }
+    }
+
+    /// Puts all back as it was, under whoever uses it.
+    pub fn put_back(&self, dump: &MemoryDelegate) {
+        let then = dump.state.lock().clone();
+        *self.state.lock() = then;
+    }
 }
 
 impl State {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::state::TypeState;
 use super::sweeper::Sweeper;
-use super::tailer::{self, TailError};
+use super::tailer::{self, Start, TailError};
 use super::{Store, resolver};
 use crate::coordination::Lease;
 use crate::delegate::DelegateError;
@@ -215,11 +215,19 @@ impl Store {
     /// Begins to tail and to sweep a type, from its watermarks.
     async fn take_up(&self, feature_type: FeatureType) -> Result<Arc<TypeState>, CatalogueError> {
         let feature_type = Arc::new(feature_type);
-        let start = tailer::start(&feature_type, &self.log, &self.delegate).await.map_err(|e| {
-            tracing::error!(feature_type = %feature_type.name, error = %e, "the feature type cannot be served");
-            CatalogueError::from(e)
-        })?;
+        let (start, loss) = match tailer::start(&feature_type, &self.log, &self.delegate).await {
+            Ok(start) => (start, None),
+            // The others are served all the same.
+            Err(e @ TailError::Loss { .. }) => (Start::nowhere(&feature_type), Some(e.to_string())),
+            Err(e) => {
+                tracing::error!(feature_type = %feature_type.name, error = %e, "the feature type cannot be served");
+                return Err(e.into());
+            }
+        };
         let state = Arc::new(TypeState::new(feature_type, start, self.coordinator.instance(), &self.memory));
+        if let Some(why) = loss {
+            state.stop(why);
+        }
         for partition in state.partition_ids() {
             self.tail(&state, partition);
             self.sweep(&state, partition);

@@ -23,6 +23,9 @@ impl Store {
     ) -> Result<Written, WriteError> {
         let state = self.state(feature_type).ok_or_else(|| WriteError::UnknownType(feature_type.to_owned()))?;
         self.check_room()?;
+        if let Some(why) = state.stopped() {
+            return Err(WriteError::Unavailable(why));
+        }
         let ft = state.feature_type();
         check(&ft, &mut change).map_err(|error| WriteError::Invalid { action: 0, error })?;
         let id = change.id().clone();

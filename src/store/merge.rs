@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::api::{Item, ReadError, Tier};
 use super::memory::{Memory, Share};
-use super::state::TypeState;
+use super::state::{PutBack, TypeState};
 use crate::delegate::{Delegate, DelegateError, Row, Rows, Scan, Snapshot};
 use crate::model::{FeatureType, Offset, Position, Rect, Watermark};
 use crate::query::{self, Filter, Query, SortKey, TierChoice, evaluate};
@@ -42,6 +42,12 @@ struct Moment {
 
 impl From<DelegateError> for ReadError {
     fn from(e: DelegateError) -> Self {
+        ReadError::Unavailable(e.to_string())
+    }
+}
+
+impl From<PutBack> for ReadError {
+    fn from(e: PutBack) -> Self {
         ReadError::Unavailable(e.to_string())
     }
 }
@@ -79,7 +85,12 @@ async fn moment(
         }
         let snapshot = match early {
             Some(snapshot) => snapshot,
-            None => delegate.snapshot(&feature_type).await?,
+            None => {
+                let least = state.least();
+                let snapshot = delegate.snapshot(&feature_type).await?;
+                state.check_not_put_back(&least, snapshot.watermarks())?;
+                snapshot
+            }
         };
         let seen: Vec<Watermark> = snapshot.watermarks().to_vec();
         if position.iter().zip(&seen).all(|(p, w)| *p >= w.as_of) || off(Safeguard::AsOf) {

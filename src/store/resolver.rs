@@ -23,7 +23,9 @@ pub async fn run(state: &Arc<TypeState>, delegate: &Arc<dyn Delegate>) -> Result
         (index.unresolved(BATCH), index.generation(), state.feature_type())
     };
     let ids: Vec<FeatureId> = asked.iter().map(|(id, _)| id.clone()).collect();
+    let least = state.least();
     let loaded = delegate.load(&feature_type, &ids).await?;
+    state.check_not_put_back(&least, &loaded.watermarks).map_err(|e| DelegateError::Unavailable(e.to_string()))?;
     if state.bases_away.swap(false, Ordering::Relaxed) {
         tracing::info!(feature_type = %feature_type.name, "the long-term store gives bases again");
     }

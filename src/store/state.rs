@@ -34,6 +34,18 @@ pub struct TypeState {
     progress: Notify,
     pub dead_letters: Mutex<DeadLetters>,
     pub tasks: Tasks,
+    /// Why nothing is served, written, swept or cut until the index has begun anew.
+    stopped: Mutex<Option<String>>,
+}
+
+/// The delegate has less than it had: it was put back to an earlier state. What has left the index since is in no tier.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the long-term store of '{feature_type}', partition {partition}, was put back: it had all before {had}, and has all before {has}")]
+pub struct PutBack {
+    feature_type: String,
+    partition: PartitionId,
+    had: Offset,
+    has: Offset,
 }
 
 /// What is known of a partition besides its index.
@@ -47,6 +59,8 @@ pub struct PartitionState {
     pub watermark: Watermark,
     /// The last marker that the log has shown.
     pub marker: Persisted,
+    /// `durable_through` and `evict_through` that the delegate has at least, by the start and the markers since.
+    least: (Offset, Offset),
     pub end: Offset,
     /// The log has been cut before this, as far as this instance knows; memories of deleted features end here.
     pub log_start: Offset,
@@ -61,6 +75,13 @@ pub struct PartitionState {
 }
 
 impl PartitionState {
+    /// Follows a marker: what it evicts is in the delegate from here on.
+    pub fn follow(&mut self, marker: &Persisted) {
+        let (durable_through, evict_through) = &mut self.least;
+        *durable_through = marker.durable_through.max(*durable_through);
+        *evict_through = marker.evict_through.max(*evict_through);
+    }
+
     /// False of a marker from before the start that tells of more than the delegate had: the delegate was restored to an earlier
     /// state, and what the marker evicts would be gone from both tiers.
     pub fn is_held(&self, offset: Offset, marker: &Persisted) -> bool {
@@ -83,6 +104,7 @@ impl TypeState {
             progress: Notify::new(),
             dead_letters: Mutex::default(),
             tasks: Tasks::of(instance),
+            stopped: Mutex::default(),
         };
         state.begin_anew(&feature_type, start);
         state
@@ -100,6 +122,8 @@ impl TypeState {
             let mut partition = partition.lock();
             partition.watermark = start.watermark;
             partition.start = (start.watermark, start.markers_end);
+            partition.least = (start.watermark.durable_through, start.watermark.evict_through);
+            partition.marker = Persisted::default();
             partition.end = partition.end.max(start.end);
             partition.ready_at = partition.end.max(start.watermark.as_of);
             partition.foreign.clear();
@@ -114,6 +138,7 @@ impl TypeState {
         for Refused { partition, entry, .. } in start.refused {
             index.restore(partition, &entry.id, entry.version, entry.feature);
         }
+        *self.stopped.lock() = None;
         drop(index);
         self.moved();
     }
@@ -142,6 +167,46 @@ impl TypeState {
         self.moved();
     }
 
+    /// Ends serving, writing, sweeping and cutting until the index has begun anew, which the tailers go about at once.
+    pub fn stop(&self, why: String) {
+        let mut stopped = self.stopped.lock();
+        if stopped.as_ref() != Some(&why) {
+            tracing::error!(feature_type = %self.feature_type().name, %why, "the feature type stops");
+            *stopped = Some(why);
+        }
+        drop(stopped);
+        self.moved();
+    }
+
+    pub fn stopped(&self) -> Option<String> {
+        self.stopped.lock().clone()
+    }
+
+    /// What the delegate has of each partition, at least: for [`Self::check_not_put_back`], before it is asked.
+    pub fn least(&self) -> Vec<(Offset, Offset)> {
+        self.partitions.iter().map(|p| p.lock().least).collect()
+    }
+
+    /// Stops the type when the delegate, asked later than `least`, has less: reads would miss what was evicted since, sweeps
+    /// and cuts would go on as if it were there.
+    pub fn check_not_put_back(&self, least: &[(Offset, Offset)], now: &[Watermark]) -> Result<(), PutBack> {
+        let back = |((durable, evict), now): (&(Offset, Offset), &Watermark)| {
+            now.durable_through < *durable || now.evict_through < *evict
+        };
+        let Some(partition) = least.iter().zip(now).position(back) else { return Ok(()) };
+        let put_back = PutBack {
+            feature_type: self.feature_type().name.clone(),
+            partition: partition as PartitionId,
+            had: least[partition].0,
+            has: now[partition].durable_through,
+        };
+        // It may have begun anew meanwhile.
+        if self.least().iter().zip(now).any(back) {
+            self.stop(put_back.to_string());
+        }
+        Err(put_back)
+    }
+
     pub fn partition(&self, partition: PartitionId) -> parking_lot::MutexGuard<'_, PartitionState> {
         self.partitions[partition as usize].lock()
     }
@@ -156,6 +221,9 @@ impl TypeState {
     }
 
     pub fn is_ready(&self) -> bool {
+        if self.stopped.lock().is_some() {
+            return false;
+        }
         let applied = self.index.read().applied();
         off(Safeguard::ReadinessGate) || applied.iter().zip(&self.partitions).all(|(a, p)| *a >= p.lock().ready_at)
     }
@@ -199,7 +267,8 @@ impl TypeState {
         if self.is_ready() {
             Ok(())
         } else {
-            Err(ReadError::Unavailable("this instance is catching up with the log".into()))
+            let why = self.stopped().unwrap_or_else(|| "this instance is catching up with the log".into());
+            Err(ReadError::Unavailable(why))
         }
     }
 
@@ -212,7 +281,7 @@ impl TypeState {
 
     pub fn status(&self, now_ms: i64) -> Vec<PartitionStatus> {
         let (name, index) = (self.feature_type().name.clone(), self.index.read());
-        let dead_letters = self.dead_letters.lock();
+        let (dead_letters, stopped) = (self.dead_letters.lock(), self.stopped());
         let per_partition = |p: PartitionId| {
             let state = self.partition(p);
             let dead_letters = dead_letters.counts(p);
@@ -220,7 +289,7 @@ impl TypeState {
             PartitionStatus {
                 feature_type: name.clone(),
                 partition: p,
-                ready: applied >= state.ready_at,
+                ready: stopped.is_none() && applied >= state.ready_at,
                 applied,
                 end: state.end.max(applied),
                 durable_through: state.watermark.durable_through,
@@ -237,7 +306,7 @@ impl TypeState {
                 dead_letters,
                 swept_features: state.swept_features,
                 sweep_failures: state.sweep_failures,
-                last_error: state.last_error.clone(),
+                last_error: stopped.clone().or_else(|| state.last_error.clone()),
             }
         };
         self.partition_ids().map(per_partition).collect()

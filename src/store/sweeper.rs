@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::memory::Memory;
-use super::state::TypeState;
+use super::state::{PutBack, TypeState};
 use crate::clock::Clock;
 use crate::coordination::{CoordinationError, Coordinator, Lease};
 use crate::delegate::{Delegate, DelegateError, PersistBatch, PersistEntry, Persisting};
@@ -36,6 +36,8 @@ pub enum SweepError {
         "{0} features are refused by the long-term store, more than can be held apart: nothing more is persisted until some are mended"
     )]
     TooManyRefused(usize),
+    #[error(transparent)]
+    PutBack(#[from] PutBack),
 }
 
 /// What a marker takes for an excepted id besides its bytes, at most.
@@ -111,10 +113,17 @@ impl Sweeper {
     /// Cuts the log behind the watermark, less the window.
     async fn cut(&self) -> Result<(), SweepError> {
         let Ok(_cutting) = self.cutting.try_read() else { return Ok(()) };
+        if self.state.stopped().is_some() {
+            return Ok(());
+        }
         let now_ms = self.clock.now_ms();
         let through = self.state.partition(self.partition).watermark.durable_through;
         let old_enough = {
             let mut durable = self.durable.lock();
+            if durable.back().is_some_and(|(_, last)| *last > through) {
+                // The long-term store was put back.
+                durable.clear();
+            }
             if durable.back().is_none_or(|(_, last)| *last < through) {
                 durable.push_back((now_ms, through));
             }
@@ -137,7 +146,10 @@ impl Sweeper {
         if !self.state.is_ready() {
             return Ok(None);
         }
-        let watermark = self.delegate.watermarks(&self.state.feature_type()).await?[self.partition as usize];
+        let least = self.state.least();
+        let watermarks = self.delegate.watermarks(&self.state.feature_type()).await?;
+        self.state.check_not_put_back(&least, &watermarks)?;
+        let watermark = watermarks[self.partition as usize];
         self.state.partition(self.partition).watermark = watermark;
         if !self.marker_is_in_the_log(watermark).await? {
             return Ok(None);

@@ -10,7 +10,7 @@ use parking_lot::RwLockWriteGuard;
 use rustc_hash::FxHashMap;
 use tokio::time::{Instant, timeout};
 
-use super::state::TypeState;
+use super::state::{PutBack, TypeState};
 use crate::delegate::{Base, Bases, Delegate, DelegateError, Refused};
 use crate::format::record::{self, Poison, RecordError};
 use crate::log::{Batch, FeatureLog, LogError, LogRecord};
@@ -30,12 +30,17 @@ pub enum TailError {
     /// Records that the long-term store needs are gone, or it is ahead of the log: one of the two is not what it was.
     #[error("LOSS: {}", loss(log, *partition, range, *durable_through))]
     Loss { log: String, partition: PartitionId, range: Range<Offset>, durable_through: Offset },
+    /// The log is not what this instance has read.
+    #[error("LOSS: the log '{log}', partition {partition}, ends at {end}, this instance has read it up to {applied}")]
+    EndLost { log: String, partition: PartitionId, end: Offset, applied: Offset },
     /// The parts before this one are gone, or were written by a program that does not keep them together.
     #[error("offset {offset}: a part of a transaction whose parts before it are not in the log")]
     Torn { offset: Offset },
     /// Or its schema has changed: the tail begins again where the index stands.
     #[error("the index was begun anew")]
     BegunAnew,
+    #[error(transparent)]
+    PutBack(#[from] PutBack),
     /// Written under a schema that this instance has not seen yet; the catalogue will bring it.
     #[error("offset {offset}: a record under schema version {version}, this instance has {known}")]
     NewerSchema { offset: Offset, version: u32, known: u32 },
@@ -83,6 +88,15 @@ pub(super) fn take_in(index: &mut TransientIndex, ids: &[FeatureId], loaded: Bas
         None => Known::Nothing,
     });
     ids.iter().cloned().zip(known).collect()
+}
+
+impl Start {
+    /// Of a type that cannot begin yet.
+    pub fn nowhere(feature_type: &FeatureType) -> Start {
+        let nowhere = || PartitionStart { watermark: Watermark::default(), markers_end: 0, end: 0 };
+        let partitions = std::iter::repeat_with(nowhere).take(feature_type.partitions as usize).collect();
+        Start { partitions, refused: Vec::new() }
+    }
 }
 
 /// Where an index may begin now. A log that does not go with its watermarks is a loss: said loudly, never repaired silently.
@@ -140,10 +154,22 @@ pub async fn run(
         let index = state.index.read();
         (index.applied_of(partition), index.generation(), state.feature_type())
     };
-    if from < log.range(&state.log_name, partition).await?.start && !off(Safeguard::BeginAnew) {
-        tracing::warn!(feature_type = %state.feature_type().name, partition, offset = from, "the log was cut past this instance's progress: the index is begun anew");
-        let start = start(&feature_type, log, delegate).await?;
-        state.begin_anew(&feature_type, start);
+    let range = log.range(&state.log_name, partition).await?;
+    if from > range.end {
+        let log = state.log_name.to_string();
+        let lost = TailError::EndLost { log, partition, end: range.end, applied: from };
+        state.stop(lost.to_string());
+        return Err(lost);
+    }
+    let cut = || "the log was cut past this instance's progress".to_owned();
+    if let Some(why) = state.stopped().or_else(|| (from < range.start && !off(Safeguard::BeginAnew)).then(cut)) {
+        tracing::warn!(feature_type = %feature_type.name, partition, offset = from, "{why}: the index is begun anew");
+        let start = start(&feature_type, log, delegate).await.inspect_err(|e| {
+            if let TailError::Loss { .. } = e {
+                state.stop(e.to_string());
+            }
+        });
+        state.begin_anew(&feature_type, start?);
         return Ok(());
     }
     let mut tail = log.tail(&state.log_name, partition, from).await?;
@@ -157,7 +183,9 @@ pub async fn run(
         held: Vec::new(),
     };
     // A tail that waits at its log's end would not notice otherwise, and this instance would not become ready.
-    let another = |index: &TransientIndex| index.generation() != generation || !state.is_at(&feature_type);
+    let another = |index: &TransientIndex| {
+        index.generation() != generation || !state.is_at(&feature_type) || state.stopped().is_some()
+    };
     let begins_again = async { while !state.wait_until(Instant::now() + DAY, another).await {} };
     let mut begins_again = std::pin::pin!(begins_again);
     loop {
@@ -219,6 +247,7 @@ impl Tailer<'_> {
                 Record::Persisted(marker) => {
                     let offset = first.step.offset;
                     if self.state.partition(self.partition).is_held(offset, &marker) {
+                        self.state.partition(self.partition).follow(&marker);
                         self.index()?.apply_persisted(self.partition, offset, &marker);
                         self.state.partition(self.partition).marker = marker;
                     } else {
@@ -280,8 +309,12 @@ impl Tailer<'_> {
         if self.state.bases_away.load(Ordering::Relaxed) {
             return away();
         }
+        let least = self.state.least();
         let why = match timeout(BASE_WAIT, self.delegate.load(&self.feature_type, ids)).await {
-            Ok(Ok(loaded)) => return Ok(take_in(&mut *self.index()?, ids, loaded)),
+            Ok(Ok(loaded)) => {
+                self.state.check_not_put_back(&least, &loaded.watermarks)?;
+                return Ok(take_in(&mut *self.index()?, ids, loaded));
+            }
             Ok(Err(DelegateError::Unavailable(why))) => why,
             Ok(Err(e)) => return Err(e.into()),
             Err(_) => format!("no answer within {} s", BASE_WAIT.as_secs()),

@@ -242,6 +242,9 @@ impl Resolver<'_> {
         self.derive();
         let mut resolved = Resolved { ids, records: Vec::new(), places: Vec::new() };
         for work in self.types.into_values() {
+            if let Some(why) = work.state.stopped() {
+                return Err(WriteError::Unavailable(why));
+            }
             let ft = &work.feature_type;
             let mut by_partition: BTreeMap<PartitionId, Vec<Change>> = BTreeMap::new();
             for change in work.changes {

@@ -150,9 +150,7 @@ async fn half_a_backup_is_not_restored() {
 /// A clustered store whose database is put back to an earlier dump, with a log that still has what came after, or has not.
 #[cfg(feature = "cluster")]
 mod of_the_database {
-    use alluvium::app::App;
     use alluvium::clock::SystemClock;
-    use alluvium::config::Config;
     use alluvium::coordination::local::LocalCoordinator;
     use alluvium::delegate::postgis::PostGis;
     use alluvium::log::FeatureLog;
@@ -253,18 +251,18 @@ properties = [{ name = "n", type = "int64" }]
         let start = watermark.durable_through + 2;
         assert!(start < end);
         log.cut(&name, 0, start).await.unwrap();
-        let config = Config::read("test", &format!("[server]\nlisten = '127.0.0.1:0'\n{BUOYS}"), &[]).unwrap();
-        let Err(error) = App::start_with(config, parts(&early, &log).await).await else { panic!("it goes on") };
-        let error = format!("{error:#}");
+        let server = Server::over(parts(&early, &log).await, BUOYS).await;
         let missing = format!("offsets {} to {} are in neither", watermark.durable_through, start - 1);
-        assert!(error.contains(&missing) && error.contains(&format!("from {start} to {}", end - 1)), "{error}");
+        let told = server.get("/health/ready").await.expect(503).text();
+        assert!(told.contains(&missing) && told.contains(&format!("from {start} to {}", end - 1)), "{told}");
+        let refused = server.get("/collections/buoys/items").await.expect(503).text();
+        assert!(refused.contains(&missing), "{refused}");
 
         // Whoever accepts that says so in the bookkeeping, and has what the log still has.
         let accept = format!(
             "UPDATE alluvium.watermark SET durable_through = {start}, evict_through = {start} WHERE feature_type = 'buoys'"
         );
         early.run(&accept).await;
-        let server = Server::over(parts(&early, &log).await, BUOYS).await;
         let found = state(&server).await;
         assert!(found.contains(&("c".into(), 3)), "{found:?}");
         server.app.shutdown().await;

@@ -18,8 +18,8 @@ use alluvium::model::{
 };
 use alluvium::query::{CompareOp, Cursor, Filter, Operand, Query, SortKey, TierChoice};
 use alluvium::store::{
-    Action, ActionKind, CatalogueError, Existing, FeatureChanges, Item, MemoryLimits, Parts, Settings, Store, Tier,
-    Transaction, WriteError, Written,
+    Action, ActionKind, CatalogueError, Existing, FeatureChanges, Item, MemoryLimits, PartitionStatus, Parts, Settings,
+    Store, Tier, Transaction, WriteError, Written,
 };
 use serde_json::json;
 #[cfg(feature = "cluster")]
@@ -146,13 +146,17 @@ impl World {
         }
     }
 
-    async fn instance(&self, name: &str) -> Arc<Store> {
+    async fn start(&self, name: &str) -> Arc<Store> {
         let settings = Settings {
             sweep_interval: Duration::from_millis(50),
             catalogue_interval: Duration::from_millis(100),
             ..Settings::default()
         };
-        let store = Store::start(self.parts(name).await, settings, Vec::new()).await.unwrap();
+        Store::start(self.parts(name).await, settings, Vec::new()).await.unwrap()
+    }
+
+    async fn instance(&self, name: &str) -> Arc<Store> {
+        let store = self.start(name).await;
         until("ready", || async { store.is_ready() }).await;
         store
     }
@@ -798,4 +802,80 @@ async fn what_other_programs_put_grows_tracks(world: World) {
     }
     a.shutdown().await;
     b.shutdown().await;
+}
+
+/// The delegate goes back to an earlier state under two instances; with `cut` the log does not have all that came since.
+async fn put_back_under_running_instances(cut: bool) {
+    let (log, delegate) = (MemoryLog::new(Arc::new(SystemClock)), MemoryDelegate::default());
+    let world = World::local(log.clone(), delegate.clone());
+    let (one, two) = (world.instance("one").await, world.instance("two").await);
+    let ft = one.create_feature_type(ships(0.1)).await.unwrap();
+    let other = one.create_feature_type(ships(3600.0)).await.unwrap();
+    until("known to the other", || async { two.feature_type(&other.name).is_some() }).await;
+    let put = async |id: &str| write(&one, vec![insert(&ft, vec![ship(id, 1.0, "Ada")], Existing::Replace)]).await;
+    let mut all = vec!["a".to_owned()];
+    put("a").await.unwrap();
+    all_aged(&one, &ft).await;
+    let early = delegate.dump();
+    for n in 0..20 {
+        all.push(format!("s{n:02}"));
+        put(&all[n + 1]).await.unwrap();
+    }
+    all_aged(&one, &ft).await;
+    all_aged(&two, &ft).await;
+    let late = delegate.dump();
+    if cut {
+        let durable_through = late.watermarks(&ft).await.unwrap()[0].durable_through;
+        log.cut(&ft.log_name(), 0, durable_through).await.unwrap();
+    }
+
+    delegate.put_back(&early);
+    if cut {
+        for store in [&one, &two] {
+            let lost = || async {
+                let refused = store.read(query(&ft, Filter::All)).await.is_err();
+                let stopped = |p: &PartitionStatus| {
+                    p.feature_type == ft.name && !p.ready && p.last_error.as_ref().is_some_and(|e| e.contains("LOSS"))
+                };
+                assert!(refused, "an answer without what is lost");
+                store.status().iter().any(stopped)
+            };
+            until("stopped", lost).await;
+            assert!(!store.is_ready());
+            // The others go on.
+            assert!(write(store, vec![insert(&other, vec![ship("b", 1.0, "Bea")], Existing::Replace)]).await.is_ok());
+            assert_eq!(ids(store, query(&other, Filter::All)).await, ["b"]);
+        }
+        assert!(matches!(put("c").await, Err(WriteError::Unavailable(why)) if why.contains("LOSS")));
+        // An instance that starts says it too, and serves the others.
+        let three = world.start("three").await;
+        assert!(!three.is_ready() && three.read(query(&ft, Filter::All)).await.is_err());
+        until("served", || async { three.read(query(&other, Filter::All)).await.is_ok() }).await;
+        assert_eq!(ids(&three, query(&other, Filter::All)).await, ["b"]);
+        // Mended, all go on by themselves.
+        delegate.put_back(&late);
+        until("mended", || async { one.is_ready() && two.is_ready() && three.is_ready() }).await;
+    }
+    for store in [&one, &two] {
+        let all_there = || async {
+            let Ok(reading) = store.read(query(&ft, Filter::All)).await else { return false };
+            let Ok(items) = reading.all().await else { return false };
+            assert_eq!(items.iter().map(|i| i.feature.id.to_string()).collect::<Vec<_>>(), all);
+            true
+        };
+        until("answered", all_there).await;
+    }
+    all_aged(&one, &ft).await;
+    assert_eq!(count(&one, &ft, Filter::All, TierChoice::Persistent).await, all.len() as u64);
+    put("c").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegate_put_back_under_running_instances_gets_what_the_log_still_has() {
+    put_back_under_running_instances(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_of_which_something_is_lost_stops_and_says_so() {
+    put_back_under_running_instances(true).await;
 }
