@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use parking_lot::Mutex;
 
+use super::dead_letter::DeadLetter;
 use super::{
     Base, Bases, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Refused, Row, Rows, Scan, Snapshot,
     same_columns,
@@ -42,6 +43,7 @@ struct Table {
     /// Event times of deleted features, and until when they are remembered.
     deleted_times: BTreeMap<FeatureId, (i64, i64)>,
     refused: BTreeMap<FeatureId, Refused>,
+    dead_letters: BTreeMap<(PartitionId, Offset), DeadLetter>,
 }
 
 impl MemoryDelegate {
@@ -86,6 +88,7 @@ impl Table {
             deleted: BTreeMap::new(),
             deleted_times: BTreeMap::new(),
             refused: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
         }
     }
 
@@ -223,6 +226,23 @@ impl Delegate for MemoryDelegate {
 
     async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
         Ok(self.state.lock().table_as_known(feature_type)?.refused.values().cloned().collect())
+    }
+
+    async fn keep_dead_letters(
+        &self,
+        feature_type: &FeatureType,
+        letters: Vec<DeadLetter>,
+    ) -> Result<(), DelegateError> {
+        let mut state = self.state.lock();
+        let kept = &mut state.table(feature_type)?.dead_letters;
+        for letter in letters {
+            kept.entry((letter.partition, letter.offset)).or_insert(letter);
+        }
+        Ok(())
+    }
+
+    async fn dead_letters(&self, feature_type: &FeatureType) -> Result<Vec<DeadLetter>, DelegateError> {
+        Ok(self.state.lock().table(feature_type)?.dead_letters.values().cloned().collect())
     }
 
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {

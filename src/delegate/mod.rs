@@ -8,6 +8,7 @@
 //! - A [`Snapshot`] is one moment: watermarks and rows belong together however long the scan takes.
 //! - A scan may deliver rows that do not match the filter (the caller evaluates it again) but never leaves one out.
 
+pub mod dead_letter;
 pub mod embedded;
 pub mod literal;
 pub mod memory;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use self::dead_letter::DeadLetter;
 use crate::model::{Feature, FeatureId, FeatureType, Offset, PartitionId, Rect, Watermark};
 use crate::query::{Cursor, Filter, SortKey};
 
@@ -226,6 +228,17 @@ pub trait Delegate: Send + Sync + 'static {
     /// same or a later version is persisted, a deletion too. A starting instance asks after it has read the watermarks: what is
     /// refused later than those still is in the log after them.
     async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError>;
+
+    /// Keeps records that no feature could be made of; one that is kept already stays as it is. Of each type at least the newest
+    /// [`dead_letter::KEPT`] stay.
+    async fn keep_dead_letters(
+        &self,
+        feature_type: &FeatureType,
+        letters: Vec<DeadLetter>,
+    ) -> Result<(), DelegateError>;
+
+    /// What is kept of them, in no order.
+    async fn dead_letters(&self, feature_type: &FeatureType) -> Result<Vec<DeadLetter>, DelegateError>;
 
     /// What is known of these ids, and the watermarks of the same moment.
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError>;

@@ -1,45 +1,25 @@
 //! Records of a log that no feature could be made of: counted by reason, and the newest of them kept to be looked at.
 //!
-//! In memory, for those who run the server: the log keeps the records themselves until it is cut. A record that is read again,
-//! after an error say, is counted once.
+//! The sweeper gives them to the delegate before the watermark passes them: then the log may be cut, and an instance that starts
+//! does not read them. A record that is read again, after an error say, is counted once.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::delegate::dead_letter::{DeadLetter, KEPT};
 use crate::format::record::Poison;
 use crate::log::LogRecord;
 use crate::model::{Offset, PartitionId};
 
-/// Kept per feature type; the newest.
-const KEPT: usize = 500;
 /// Of a value and of a key, bytes.
-const BEGINNING: usize = 256;
-
-/// A record that was skipped.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct DeadLetter {
-    pub feature_type: String,
-    /// The log's name: in Kafka that of the topic, after the prefix.
-    pub log: String,
-    pub partition: PartitionId,
-    pub offset: Offset,
-    /// Milliseconds since the epoch, by the log's clock.
-    pub append_time_ms: i64,
-    pub key: Option<String>,
-    /// One of [`Poison::name`].
-    pub reason: &'static str,
-    pub detail: String,
-    /// Absent where the record has no value.
-    pub value_bytes: Option<usize>,
-    /// The value's first bytes, as text.
-    pub value_begins: Option<String>,
-}
+const BEGINNING: usize = 4096;
 
 #[derive(Debug, Default)]
 pub struct DeadLetters {
     counts: BTreeMap<PartitionId, BTreeMap<&'static str, u64>>,
     newest: VecDeque<DeadLetter>,
-    /// Per partition, what has been counted.
+    /// Per partition, what has been counted, and what the delegate has been given.
     through: BTreeMap<PartitionId, Offset>,
+    given: BTreeMap<PartitionId, Offset>,
 }
 
 impl DeadLetters {
@@ -63,7 +43,7 @@ impl DeadLetters {
             offset: record.offset,
             append_time_ms: record.append_time_ms,
             key: record.key.as_deref().map(begins),
-            reason: why.name(),
+            reason: why.name().to_owned(),
             detail,
             value_bytes: record.value.as_deref().map(<[u8]>::len),
             value_begins: record.value.as_deref().map(begins),
@@ -76,7 +56,21 @@ impl DeadLetters {
         self.counts.get(&partition).cloned().unwrap_or_default()
     }
 
-    /// What is kept, the newest first.
+    /// Those before `before` that the delegate has not been given yet.
+    pub fn to_give(&self, partition: PartitionId, before: Offset) -> Vec<DeadLetter> {
+        let given = self.given.get(&partition).copied().unwrap_or(0);
+        self.newest
+            .iter()
+            .filter(|l| l.partition == partition && (given..before).contains(&l.offset))
+            .cloned()
+            .collect()
+    }
+
+    pub fn note_given(&mut self, partition: PartitionId, before: Offset) {
+        self.given.insert(partition, before);
+    }
+
+    /// What is remembered, the newest first.
     pub fn newest(&self) -> impl Iterator<Item = &DeadLetter> {
         self.newest.iter().rev()
     }
@@ -93,16 +87,19 @@ mod tests {
             offset,
             append_time_ms: 5,
             key: None,
-            value: Some(bytes::Bytes::from("ö".repeat(200).into_bytes())),
+            value: Some(bytes::Bytes::from("ö".repeat(2500).into_bytes())),
         };
         let mut add = |offset| letters.add(("ships", "ships.i1", 1), &record(offset), Poison::Unreadable, "why".into());
         assert!((0..700).all(&mut add));
         assert!(!(100..700).any(&mut add), "read again");
         assert_eq!(letters.counts(1), BTreeMap::from([("unreadable", 700)]));
         assert!(letters.counts(0).is_empty());
+        assert_eq!(letters.to_give(1, 202).iter().map(|l| l.offset).collect::<Vec<_>>(), [200, 201]);
+        letters.note_given(1, 202);
+        assert_eq!((letters.to_give(1, 203)[0].offset, letters.to_give(0, 700).len()), (202, 0));
         let offsets: Vec<Offset> = letters.newest().map(|l| l.offset).collect();
         assert_eq!((offsets.len(), offsets[0], offsets[499]), (KEPT, 699, 200));
         let first = letters.newest().next().unwrap();
-        assert_eq!((first.value_bytes, first.value_begins.as_ref().map(String::len)), (Some(400), Some(BEGINNING)));
+        assert_eq!((first.value_bytes, first.value_begins.as_ref().map(String::len)), (Some(5000), Some(BEGINNING)));
     }
 }

@@ -40,7 +40,9 @@ pub struct TypeState {
 
 /// The delegate has less than it had: it was put back to an earlier state. What has left the index since is in no tier.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the long-term store of '{feature_type}', partition {partition}, was put back: it had all before {had}, and has all before {has}")]
+#[error(
+    "the long-term store of '{feature_type}', partition {partition}, was put back: it had all before {had}, and has all before {has}"
+)]
 pub struct PutBack {
     feature_type: String,
     partition: PartitionId,

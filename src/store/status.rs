@@ -1,13 +1,14 @@
 //! The store as those see it who run it: what each partition and each background task is doing, and what was set aside.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::dead_letters::DeadLetter;
 use super::{PartitionStatus, Store};
 use crate::coordination::fair_owner;
+use crate::delegate::dead_letter::DeadLetter;
 use crate::model::value::format_instant;
 use crate::task::TaskStatus;
 
@@ -89,15 +90,23 @@ impl Store {
         self.tasks.status().into_iter().chain(self.coordinator.tasks()).chain(of_types).map(report).collect()
     }
 
-    /// Records that were skipped since the start, of one feature type or of all, the newest of each first.
-    pub fn dead_letters(&self, feature_type: Option<&str>, limit: usize) -> Vec<DeadLetter> {
+    /// Records that were skipped, of one feature type or of all, the newest first: what this instance has read since its start,
+    /// and what the long-term store keeps, as far as that answers.
+    pub async fn dead_letters(&self, name: Option<&str>, limit: usize) -> Vec<DeadLetter> {
         let types: Vec<_> = self.types.read().values().cloned().collect();
-        let mut letters: Vec<DeadLetter> = types
-            .iter()
-            .filter(|t| feature_type.is_none_or(|name| t.feature_type().name == name))
-            .flat_map(|t| t.dead_letters.lock().newest().take(limit).cloned().collect::<Vec<_>>())
-            .collect();
-        letters.sort_by_key(|l| std::cmp::Reverse(l.append_time_ms));
+        let mut letters = BTreeMap::new();
+        for t in types {
+            let ft = t.feature_type();
+            if name.is_some_and(|name| name != ft.name) {
+                continue;
+            }
+            let kept = tokio::time::timeout(PATIENCE, self.delegate.dead_letters(&ft)).await;
+            let read: Vec<DeadLetter> = t.dead_letters.lock().newest().cloned().collect();
+            let place = |l: DeadLetter| ((l.log.clone(), l.partition, l.offset), l);
+            letters.extend(kept.ok().and_then(Result::ok).into_iter().flatten().chain(read).map(place));
+        }
+        let mut letters: Vec<DeadLetter> = letters.into_values().collect();
+        letters.sort_by_key(|l| std::cmp::Reverse((l.append_time_ms, l.offset)));
         letters.truncate(limit);
         letters
     }

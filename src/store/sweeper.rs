@@ -249,6 +249,7 @@ impl Sweeper {
         } else {
             Vec::new()
         };
+        self.keep_dead_letters(next.durable_through).await?;
         let tried: Vec<(FeatureId, Offset)> = entries.iter().map(|e| (e.id.clone(), e.version)).collect();
         let forget_deleted_before = self.state.partition(self.partition).log_start;
         let now_ms = self.clock.now_ms();
@@ -282,6 +283,16 @@ impl Sweeper {
             self.append_marker(next, except).await?;
         }
         Ok(more)
+    }
+
+    /// Once the watermark has passed them, the log may be cut, and no instance that starts reads them.
+    async fn keep_dead_letters(&self, before: Offset) -> Result<(), SweepError> {
+        let letters = self.state.dead_letters.lock().to_give(self.partition, before);
+        if !letters.is_empty() {
+            self.delegate.keep_dead_letters(&self.state.feature_type(), letters).await?;
+        }
+        self.state.dead_letters.lock().note_given(self.partition, before);
+        Ok(())
     }
 
     /// After a crash between the delegate's commit and the marker, the watermark is ahead of the log's last marker: the next

@@ -49,7 +49,7 @@ pub async fn dead_letters(State(web): State<Arc<Web>>, caller: Caller, params: P
         Some(Ok(limit)) => limit,
         Some(Err(_)) => return Err(Problem::parameter("limit", "limit: not a whole number")),
     };
-    Ok(fresh(Json(json!({ "dead_letters": web.store.dead_letters(collection, limit) }))))
+    Ok(fresh(Json(json!({ "dead_letters": web.store.dead_letters(collection, limit).await }))))
 }
 
 /// `/admin/backup`: an embedded server's data, as `alluvium restore` takes it.

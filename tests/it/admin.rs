@@ -120,6 +120,39 @@ async fn poison_records_are_passed_over_counted_and_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn poison_records_stay_listed_when_the_log_is_cut_past_them() {
+    let settings = "[store]\nsweep_interval = 0.02\nlog_window = 0\n[[feature_types]]\nname = 'ships'\nexpiry = 0.05";
+    let clock = Arc::new(SystemClock);
+    let log = Arc::new(MemoryLog::new(clock.clone()));
+    let delegate = MemoryDelegate::default();
+    let parts = |instance: &str| Parts {
+        log: log.clone(),
+        delegate: Arc::new(delegate.clone()),
+        coordinator: Arc::new(LocalCoordinator::new(instance)),
+        clock: clock.clone(),
+    };
+    let server = Server::over(parts("one"), settings).await;
+    let name: Arc<str> = log_name(&server).into();
+    let record = |value: String| NewRecord { log: name.clone(), partition: 0, key: "a".into(), value: value.into() };
+    log.append(vec![record("no JSON at all".into())]).await.unwrap();
+    log.append(vec![record(json!({ "type": "Feature", "geometry": null, "properties": {} }).to_string())])
+        .await
+        .unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while log.range(&name, 0).await.unwrap().start == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "the log is not cut");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    server.app.shutdown().await;
+    let again = Server::over(parts("two"), settings).await;
+    let listed = again.get("/admin/dead-letters?collection=ships").await.expect(200).json();
+    let letters = listed["dead_letters"].as_array().unwrap();
+    assert_eq!(letters.len(), 1, "{listed}");
+    assert_eq!((&letters[0]["offset"], &letters[0]["value_begins"]), (&json!(0), &json!("no JSON at all")));
+    again.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_background_task_that_fails_is_begun_again_and_shown() {
     let (server, log) = with_log().await;
     let status = server.get("/admin/status").await.expect(200).json();

@@ -28,6 +28,9 @@ properties = [{ name = "n", type = "int64" }]
 
 const IDS: u64 = 40;
 
+/// The number of each id, of both collections.
+type Numbers = [Vec<u64>; 2];
+
 async fn alluvium(arguments: &[&str]) -> Output {
     let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
     let run = move || Command::new(env!("CARGO_BIN_EXE_alluvium")).args(arguments).output().unwrap();
@@ -81,7 +84,7 @@ async fn a_backup_has_every_write_that_was_answered_before_it_began() {
     let journals: [Vec<AtomicU64>; 2] = std::array::from_fn(|_| (0..IDS).map(|_| AtomicU64::new(0)).collect());
     let snapshot = || journals.each_ref().map(|j| j.iter().map(|n| n.load(Ordering::SeqCst)).collect::<Vec<_>>());
     let backups = async {
-        let mut taken: Vec<(PathBuf, [Vec<u64>; 2], [Vec<u64>; 2])> = Vec::new();
+        let mut taken: Vec<(PathBuf, Numbers, Numbers)> = Vec::new();
         // So that every feature is there, and has been swept and cut away more than once.
         let swept = || server.app.store().status().iter().map(|p| p.swept_features).sum::<u64>();
         while swept() < 3 * IDS || journals.iter().flatten().any(|n| n.load(Ordering::SeqCst) == 0) {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use alluvium::delegate::dead_letter::{DeadLetter, KEPT};
 use alluvium::delegate::embedded::GeoPackage;
 use alluvium::delegate::memory::MemoryDelegate;
 use alluvium::delegate::{
@@ -342,6 +343,36 @@ async fn listed(d: &dyn Delegate, t: &FeatureType) -> Vec<Refused> {
     let mut refused = d.refused(t).await.unwrap();
     refused.sort_by(|a, b| a.entry.id.cmp(&b.entry.id));
     refused
+}
+
+async fn dead_letters_are_kept_once_and_go_with_their_type(s: &Subject) {
+    let ships = ships();
+    let d = s.created(&ships).await;
+    let letter = |partition, offset: u64, detail: &str| DeadLetter {
+        feature_type: "ships".into(),
+        log: "ships.i1".into(),
+        partition,
+        offset,
+        append_time_ms: offset as i64,
+        key: Some("it's \\ a \0 key".into()),
+        reason: "unreadable".into(),
+        detail: detail.into(),
+        value_bytes: Some(7),
+        value_begins: None,
+    };
+    assert_eq!(d.dead_letters(&ships).await.unwrap(), []);
+    d.keep_dead_letters(&ships, vec![letter(0, 5, "first"), letter(1, 5, "other partition")]).await.unwrap();
+    d.keep_dead_letters(&ships, vec![letter(0, 5, "again"), letter(0, 6, "next")]).await.unwrap();
+    d.keep_dead_letters(&ships, vec![]).await.unwrap();
+    let mut kept = d.dead_letters(&ships).await.unwrap();
+    kept.sort_by_key(|l| (l.partition, l.offset));
+    assert_eq!(kept, [letter(0, 5, "first"), letter(0, 6, "next"), letter(1, 5, "other partition")]);
+    d.keep_dead_letters(&ships, (10..10 + KEPT as u64).map(|n| letter(1, n, "")).collect()).await.unwrap();
+    let kept = d.dead_letters(&ships).await.unwrap();
+    assert!((10..10 + KEPT as u64).all(|n| kept.contains(&letter(1, n, ""))), "not the newest");
+    d.remove("ships", false).await.unwrap();
+    d.create(&ships).await.unwrap();
+    assert_eq!(d.dead_letters(&ships).await.unwrap(), []);
 }
 
 async fn what_was_refused_is_listed_whole_until_it_is_mended(s: &Subject) {
@@ -800,7 +831,11 @@ async fn a_type_changes_with_its_table(s: &Subject) {
 macro_rules! conformance {
     ($implementation:ident, $open:path) => {
         mod $implementation {
-            conformance! { @tests $open, a_removed_types_table_is_taken_as_it_is a_type_changes_with_its_table }
+            conformance! { @tests $open,
+                a_removed_types_table_is_taken_as_it_is
+                a_type_changes_with_its_table
+                dead_letters_are_kept_once_and_go_with_their_type
+            }
             conformance! { @on_any_table $open }
         }
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use alluvium::clock::SystemClock;
 use alluvium::coordination::local::LocalCoordinator;
+use alluvium::delegate::dead_letter::DeadLetter;
 use alluvium::delegate::postgis::PostGis;
 use alluvium::delegate::{
     Base, Bases, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Refused, Scan, Snapshot,
@@ -110,6 +111,14 @@ impl Delegate for OverTables {
 
     async fn refused(&self, t: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
         self.postgis.refused(&over(t)).await
+    }
+
+    async fn keep_dead_letters(&self, t: &FeatureType, letters: Vec<DeadLetter>) -> Result<(), DelegateError> {
+        self.postgis.keep_dead_letters(&over(t), letters).await
+    }
+
+    async fn dead_letters(&self, t: &FeatureType) -> Result<Vec<DeadLetter>, DelegateError> {
+        self.postgis.dead_letters(&over(t)).await
     }
 
     async fn load(&self, t: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {

@@ -99,8 +99,17 @@ CREATE TABLE IF NOT EXISTS gpkgext_alluvium_refused (
   properties TEXT,
   PRIMARY KEY (feature_type, id)
 ) WITHOUT ROWID;
+-- Records of the log that no feature could be made of, as JSON: the newest of each feature type.
+CREATE TABLE IF NOT EXISTS gpkgext_alluvium_dead_letters (
+  feature_type TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  place INTEGER NOT NULL,
+  append_time_ms INTEGER NOT NULL,
+  letter TEXT NOT NULL,
+  PRIMARY KEY (feature_type, partition, place)
+) WITHOUT ROWID;
 INSERT OR IGNORE INTO gpkg_extensions
   SELECT 'gpkgext_alluvium_' || name, NULL, 'alluvium_bookkeeping', 'Bookkeeping of the Alluvium server', 'read-write'
   FROM (SELECT 'state' AS name UNION SELECT 'catalogue' UNION SELECT 'watermarks' UNION SELECT 'deleted' UNION SELECT 'deleted_time'
-        UNION SELECT 'refused')
+        UNION SELECT 'refused' UNION SELECT 'dead_letters')
   WHERE NOT EXISTS (SELECT 1 FROM gpkg_extensions WHERE table_name = 'gpkgext_alluvium_' || name);

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode};
 
 use self::connection::Readers;
+use super::dead_letter::DeadLetter;
 use super::{Bases, Delegate, DelegateBackup, DelegateError, PersistBatch, Persisting, Refused, Snapshot};
 use crate::model::{FeatureId, FeatureType, Watermark};
 
@@ -126,6 +127,20 @@ impl Delegate for GeoPackage {
     async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
         let feature_type = feature_type.clone();
         self.read(move |connection| read::refused(connection, &feature_type)).await
+    }
+
+    async fn keep_dead_letters(
+        &self,
+        feature_type: &FeatureType,
+        letters: Vec<DeadLetter>,
+    ) -> Result<(), DelegateError> {
+        let name = feature_type.name.clone();
+        self.write(move |connection| persist::keep_dead_letters(connection, &name, &letters)).await
+    }
+
+    async fn dead_letters(&self, feature_type: &FeatureType) -> Result<Vec<DeadLetter>, DelegateError> {
+        let name = feature_type.name.clone();
+        self.read(move |connection| read::dead_letters(connection, &name)).await
     }
 
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {

@@ -4,6 +4,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ErrorCode, Transaction, params};
 
 use super::{blob, row, schema};
+use crate::delegate::dead_letter::{DeadLetter, KEPT};
 use crate::delegate::sql::{VERSION, quoted};
 use crate::delegate::{DelegateError, PersistBatch, PersistEntry, Persisting, refused};
 use crate::model::{Feature, FeatureType, PartitionId, Rect};
@@ -61,6 +62,26 @@ fn remember_times(tx: &Transaction<'_>, feature_type: &FeatureType, batch: &Pers
         }
     }
     Ok(())
+}
+
+/// See [`crate::delegate::Delegate::keep_dead_letters`].
+pub fn keep_dead_letters(connection: &mut Connection, name: &str, letters: &[DeadLetter]) -> Result<(), DelegateError> {
+    let tx = schema::begin(connection)?;
+    {
+        let mut keep = tx.prepare_cached(
+            "INSERT INTO gpkgext_alluvium_dead_letters VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+        )?;
+        for l in letters {
+            keep.execute(params![name, l.partition, l.offset as i64, l.append_time_ms, l.to_json()?])?;
+        }
+        tx.prepare_cached(
+            "DELETE FROM gpkgext_alluvium_dead_letters WHERE feature_type = ?1 AND append_time_ms <
+             (SELECT append_time_ms FROM gpkgext_alluvium_dead_letters WHERE feature_type = ?1
+              ORDER BY append_time_ms DESC LIMIT 1 OFFSET ?2)",
+        )?
+        .execute(params![name, KEPT as i64 - 1])?;
+    }
+    Ok(tx.commit()?)
 }
 
 /// Why the table does not take a row. The statement is undone, the transaction goes on.

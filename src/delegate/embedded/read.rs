@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::connection::Reader;
 use super::{blocking, row, schema};
+use crate::delegate::dead_letter::DeadLetter;
 use crate::delegate::sql::{Dialect, Meaning, SqlWriter, quoted};
 use crate::delegate::{Base, Bases, DelegateError, PersistEntry, Refused, Row, Rows, Scan, Snapshot, refused as kept};
 use crate::model::{FeatureId, FeatureType, Rect, Watermark};
@@ -56,6 +57,14 @@ pub fn load(connection: &Connection, feature_type: &FeatureType, ids: &[FeatureI
         });
     }
     Ok(Bases { bases, watermarks })
+}
+
+/// See [`crate::delegate::Delegate::dead_letters`].
+pub fn dead_letters(connection: &Connection, name: &str) -> Result<Vec<DeadLetter>, DelegateError> {
+    let mut statement =
+        connection.prepare_cached("SELECT letter FROM gpkgext_alluvium_dead_letters WHERE feature_type = ?1")?;
+    let texts: Vec<String> = statement.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    texts.iter().map(|text| DeadLetter::from_json(text)).collect()
 }
 
 /// See [`crate::delegate::Delegate::refused`].

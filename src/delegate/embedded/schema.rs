@@ -320,7 +320,7 @@ pub fn remove(connection: &mut Connection, name: &str, purge: bool) -> Result<()
     let detached =
         tx.execute("UPDATE gpkgext_alluvium_catalogue SET attached = FALSE WHERE name = ?1 AND attached", [name])?;
     if detached > 0 {
-        for table in ["watermarks", "deleted", "deleted_time", "refused"] {
+        for table in ["watermarks", "deleted", "deleted_time", "refused", "dead_letters"] {
             tx.execute(&format!("DELETE FROM gpkgext_alluvium_{table} WHERE feature_type = ?1"), [name])?;
         }
         changed(&tx)?;

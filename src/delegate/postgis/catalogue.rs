@@ -152,6 +152,7 @@ pub async fn remove(
          DELETE FROM alluvium.deleted_time WHERE feature_type = {name}; \
          DELETE FROM alluvium.version WHERE feature_type = {name}; \
          DELETE FROM alluvium.refused WHERE feature_type = {name}; \
+         DELETE FROM alluvium.dead_letters WHERE feature_type = {name}; \
          COMMIT"
     );
     connection.run(sql).await?;

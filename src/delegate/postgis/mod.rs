@@ -29,6 +29,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgPool};
 
 use self::connection::{Connection, uncancelled};
+use super::dead_letter::DeadLetter;
 use super::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Snapshot};
 use crate::model::{FeatureId, FeatureType, Watermark};
 
@@ -212,6 +213,23 @@ impl Delegate for PostGis {
     async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
         let t = feature_type.clone();
         self.with_connection(|connection, _| Box::pin(async move { persist::refused(connection, &t).await })).await
+    }
+
+    async fn keep_dead_letters(
+        &self,
+        feature_type: &FeatureType,
+        letters: Vec<DeadLetter>,
+    ) -> Result<(), DelegateError> {
+        let t = feature_type.clone();
+        self.with_connection(|connection, _| {
+            Box::pin(async move { persist::keep_dead_letters(connection, &t, &letters).await })
+        })
+        .await
+    }
+
+    async fn dead_letters(&self, feature_type: &FeatureType) -> Result<Vec<DeadLetter>, DelegateError> {
+        let t = feature_type.clone();
+        self.with_connection(|connection, _| Box::pin(async move { persist::dead_letters(connection, &t).await })).await
     }
 
     async fn reserve_ids(&self, feature_type: &FeatureType, count: usize) -> Result<Vec<FeatureId>, DelegateError> {

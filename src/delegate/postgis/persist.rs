@@ -12,6 +12,7 @@ use super::catalogue::{WATERMARK_COLUMNS, check_version, read_watermarks, select
 use super::connection::{Connection, blames_a_row, parsed_at, text_at};
 use super::existing;
 use super::row::{Array, keys};
+use crate::delegate::dead_letter::{DeadLetter, KEPT};
 use crate::delegate::literal::{literal, text};
 use crate::delegate::sql::{Bind, VERSION, quoted};
 use crate::delegate::{DelegateError, PersistBatch, PersistEntry, Persisting, Refused, refused as kept};
@@ -87,6 +88,41 @@ fn take_misfits(t: &FeatureType, entries: &mut Vec<PersistEntry>) -> Vec<(Persis
     }
     *entries = good;
     misfits
+}
+
+/// See [`crate::delegate::Delegate::keep_dead_letters`].
+pub async fn keep_dead_letters(
+    connection: &mut Connection,
+    t: &FeatureType,
+    letters: &[DeadLetter],
+) -> Result<(), DelegateError> {
+    let name = text(&t.name);
+    let row = |l: &DeadLetter| {
+        let json = text(&l.to_json()?);
+        Ok(format!("({name}, {}, {}, {}, {json})", l.partition, l.offset, l.append_time_ms))
+    };
+    let rows: Vec<String> = letters.iter().map(row).collect::<Result<_, DelegateError>>()?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "BEGIN; INSERT INTO alluvium.dead_letters (feature_type, partition, place, append_time_ms, letter) \
+         VALUES {} ON CONFLICT DO NOTHING; \
+         DELETE FROM alluvium.dead_letters WHERE feature_type = {name} AND append_time_ms < \
+             (SELECT append_time_ms FROM alluvium.dead_letters WHERE feature_type = {name} \
+              ORDER BY append_time_ms DESC LIMIT 1 OFFSET {}); COMMIT",
+        rows.join(", "),
+        KEPT - 1
+    );
+    connection.run(sql).await?;
+    Ok(())
+}
+
+/// See [`crate::delegate::Delegate::dead_letters`].
+pub async fn dead_letters(connection: &mut Connection, t: &FeatureType) -> Result<Vec<DeadLetter>, DelegateError> {
+    let sql = format!("SELECT letter FROM alluvium.dead_letters WHERE feature_type = {}", text(&t.name));
+    let rows = connection.rows(sql).await?;
+    rows.iter().map(|row| DeadLetter::from_json(text_at(row, 0)?.unwrap_or_default())).collect()
 }
 
 /// See [`crate::delegate::Delegate::refused`].

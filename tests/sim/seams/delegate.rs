@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use alluvium::delegate::dead_letter::DeadLetter;
 use alluvium::delegate::memory::MemoryDelegate;
 use alluvium::delegate::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Rows, Scan, Snapshot};
 use alluvium::model::{FeatureId, FeatureType, Rect, Watermark, partition_of};
@@ -131,6 +132,20 @@ impl Delegate for FaultyDelegate {
     async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
         self.before().await?;
         self.shared.inner.refused(feature_type).await
+    }
+
+    async fn keep_dead_letters(
+        &self,
+        feature_type: &FeatureType,
+        letters: Vec<DeadLetter>,
+    ) -> Result<(), DelegateError> {
+        self.before().await?;
+        self.shared.inner.keep_dead_letters(feature_type, letters).await
+    }
+
+    async fn dead_letters(&self, feature_type: &FeatureType) -> Result<Vec<DeadLetter>, DelegateError> {
+        self.before().await?;
+        self.shared.inner.dead_letters(feature_type).await
     }
 
     async fn load(&self, feature_type: &FeatureType, ids: &[FeatureId]) -> Result<Bases, DelegateError> {
