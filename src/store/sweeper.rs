@@ -99,6 +99,8 @@ impl Sweeper {
             lost.release().await;
         }
         if lease.is_none() {
+            // Asking may fail.
+            self.state.partition(self.partition).owner = false;
             *lease = self.coordinator.acquire(&self.state.lease(self.partition)).await?;
         }
         self.state.partition(self.partition).owner = lease.is_some();
