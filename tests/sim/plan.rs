@@ -14,7 +14,7 @@ const RUNS: bool = true;
 /// Nothing is ever young enough to stay.
 const ALWAYS: MemoryLimits = MemoryLimits { soft: 1, hard: usize::MAX };
 /// Some features stay, and when they cannot leave, what is written after them is refused.
-const LITTLE: MemoryLimits = MemoryLimits { soft: 3_000, hard: 20_000 };
+const LITTLE: MemoryLimits = MemoryLimits { soft: 1_500, hard: 4_000 };
 
 /// Of a thousand calls at a seam so many meet this fault.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,7 +106,7 @@ impl Plan {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x9e37_79b9_7f4a_7c15);
         let calm = rng.random_range(0..10) == 0;
         let max_value_bytes = if rng.random_bool(0.5) && RUNS { 200 } else { 1 << 20 };
-        Plan {
+        let mut plan = Plan {
             seed,
             rates: if calm { Rates::default() } else { Rates::some(&mut rng) },
             upsets: if calm { Upsets::default() } else { Upsets::some(&mut rng) },
@@ -126,7 +126,12 @@ impl Plan {
             // Drawn last, so that the other seeds' stories stay as they were.
             event_time: rng.random_range(0..4) == 0,
             told: false,
+        };
+        if plan.refuses && !plan.tables_are_mended {
+            // Else nothing could be written that mends the features.
+            plan.memory.hard = usize::MAX;
         }
+        plan
     }
 
     pub fn told(self) -> Plan {
