@@ -287,6 +287,13 @@ impl FeatureType {
         }
     }
 
+    /// A value that was read under an earlier version of the schema becomes what its property is now.
+    pub fn widen(&self, slot: usize, value: &mut Value) {
+        if let (Value::Int(_), Some(property)) = (&*value, self.properties.get(slot)) {
+            *value = std::mem::take(value).widened(property.kind);
+        }
+    }
+
     /// Holds a feature against this type, promoting its geometry where the type wants the multi form.
     pub fn check(&self, feature: &mut Feature) -> Result<(), SchemaError> {
         self.check_key(&feature.id)?;
@@ -294,6 +301,7 @@ impl FeatureType {
         if feature.properties.len() > self.properties.len() {
             return Err(SchemaError::new("properties", "more values than the type has properties"));
         }
+        (0..).zip(&mut feature.properties).for_each(|(slot, value)| self.widen(slot, value));
         for (slot, property) in self.properties.iter().enumerate() {
             self.check_value(slot, feature.value(slot)).map_err(|e| SchemaError::new(&property.name, e.what))?;
         }

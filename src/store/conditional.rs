@@ -9,7 +9,7 @@ use super::state::TypeState;
 use super::{Store, WriteError, Written, derived};
 use crate::format::record;
 use crate::log::NewRecord;
-use crate::model::{Change, Expected, FeatureType, SchemaError, partition_of};
+use crate::model::{Change, Expected, FeatureType, SchemaError, Value, partition_of};
 use crate::store::api::{Action, ActionKind, Transaction};
 use crate::transient::Decision;
 
@@ -88,9 +88,17 @@ fn check(ft: &FeatureType, change: &mut Change) -> Result<(), SchemaError> {
             if let Some(geometry) = &mut patch.geometry {
                 ft.check_geometry(geometry)?;
             }
-            patch.properties.iter_mut().try_for_each(|(slot, value)| ft.check_value(usize::from(*slot), value))
+            widen(ft, &mut patch.properties);
+            patch.properties.iter().try_for_each(|(slot, value)| ft.check_value(usize::from(*slot), value))
         }
-        Change::Append(append) => ft.check_append(append),
+        Change::Append(append) => {
+            widen(ft, &mut append.properties);
+            ft.check_append(append)
+        }
         Change::Delete(_) | Change::If(..) => Ok(()),
     }
+}
+
+fn widen(ft: &FeatureType, values: &mut [(u16, Value)]) {
+    values.iter_mut().for_each(|(slot, value)| ft.widen(usize::from(*slot), value));
 }

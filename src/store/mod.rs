@@ -296,6 +296,14 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    /// Its tasks hold the states of the types, and these the tasks: a store that was let go of, one whose start failed too, would
+    /// go on sweeping, and never hear of another change of the catalogue.
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("types", &self.types.read().keys()).finish()

@@ -191,7 +191,8 @@ impl Resolver<'_> {
             }
             ActionKind::Append { appends } => {
                 let mut ids = Vec::with_capacity(appends.len());
-                for append in appends {
+                for mut append in appends {
+                    append.properties.iter_mut().for_each(|(slot, value)| ft.widen(usize::from(*slot), value));
                     ft.check_append(&append).map_err(invalid)?;
                     ids.push(append.id.clone());
                     work.append(append, self.overlays);
@@ -323,7 +324,10 @@ fn check_changes(ft: &FeatureType, changes: &mut FeatureChanges) -> Result<(), S
     if let Some(geometry) = &mut changes.geometry {
         ft.check_geometry(geometry)?;
     }
-    changes.properties.iter().try_for_each(|(slot, value)| ft.check_value(*slot, value))
+    changes.properties.iter_mut().try_for_each(|(slot, value)| {
+        ft.widen(*slot, value);
+        ft.check_value(*slot, value)
+    })
 }
 
 /// The offsets that this instance must have applied for the records to be visible here.
