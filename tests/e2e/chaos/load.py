@@ -140,8 +140,10 @@ class Writer(Worker):
             seen = self.client.get(path)
         except LOST:
             return
-        if seen.status in (200, 404):
-            expected = {"If-Match": seen.headers["ETag"]} if seen.status == 200 else {"If-None-Match": "*"}
+        # A row of version 0 has none: it may be another program's.
+        etag = seen.headers.get("ETag")
+        if etag or seen.status == 404:
+            expected = {"If-Match": etag} if etag else {"If-None-Match": "*"}
             self.send("PUT", path, [[name, feature_id, "put", state]], as_feature(feature_id, state), expected=expected)
 
     def patch(self):
