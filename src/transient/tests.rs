@@ -556,3 +556,14 @@ fn a_condition_is_decided_when_its_base_is_known() {
     assert_eq!(decisions(&index), [Decision::Unknown, Decision::Held, Decision::Failed]);
     assert!(index.is_empty());
 }
+
+#[test]
+fn a_condition_that_waits_knows_its_own_effect_also_at_the_beginning_of_the_log() {
+    let mut index = TransientIndex::new(&feature_type(), &[0]);
+    let create = Change::If(Expected::Absent, Box::new(ship("a", 5.0, 1)));
+    index.apply(at(0), &[create], &a_is(Known::Away));
+    let asked = index.unresolved(10);
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(1), 0)));
+    assert_eq!(index.decision(0, 0), Decision::Held, "another instance has made the row of it");
+    assert!(index.is_empty());
+}

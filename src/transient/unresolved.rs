@@ -133,6 +133,7 @@ impl TransientIndex {
         };
         // A row of version 0 may be another program's, and to set the same values again is harmless.
         let includes = |step: &Step| version > 0 && step.offset <= version;
+        let made_it = |step: &Step| step.offset == version && matches!(known, Known::Row(..) | Known::Deleted(..));
         let since = self.slots[slot as usize].as_ref().map_or(0, |entry| entry.dirty_since);
         self.set(Step { offset: version, since, ..kept[0].0 }, id, row, false);
         if let Some(entry) = self.slots[slot as usize].as_mut() {
@@ -142,11 +143,7 @@ impl TransientIndex {
         for (step, change) in kept {
             let decisions = &mut self.partitions[step.partition as usize].decisions;
             match change {
-                Change::If(..) if includes(&step) => {
-                    if step.offset == version {
-                        decisions.note(step.offset, Decision::Held);
-                    }
-                }
+                Change::If(..) if made_it(&step) => decisions.note(step.offset, Decision::Held),
                 _ if includes(&step) => {}
                 Change::If(expected, change) => {
                     decisions.note(step.offset, Decision::Held);
