@@ -368,7 +368,9 @@ class StatusWatch(Worker):
 
     def step(self):
         try:
-            partitions = self.client.get("/admin/status").json()["partitions"]
+            answer = self.client.get("/admin/status")
+            # One that waits for its parts as it starts says 503.
+            partitions = answer.json()["partitions"] if answer.status == 200 else []
         except (*LOST, ValueError):
             partitions = []
         name = lambda p: f"{p['feature_type']} {p['partition']}"
