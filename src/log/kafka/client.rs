@@ -84,7 +84,7 @@ impl KafkaSettings {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             // Writes that come at about the same time share a batch. Not 1 or 2: librdkafka spins for the last millisecond.
-            .set("linger.ms", "3")
+            .set("linger.ms", self.properties.get("linger.ms").map_or("3", String::as_str))
             .set("request.timeout.ms", "5000")
             .set("message.timeout.ms", PATIENCE.as_millis().to_string());
         config
