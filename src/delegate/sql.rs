@@ -10,7 +10,7 @@ use super::literal::literal;
 use crate::model::table::KeyType;
 use crate::model::{FeatureId, FeatureType, GeometryKind, PropertyType, Rect, Value};
 use crate::query::filter::{LikePattern, LikeToken};
-use crate::query::{CompareOp, Cursor, Filter, Operand, SortKey, SpatialOp};
+use crate::query::{CompareOp, Cursor, Filter, Operand, SortKey};
 
 /// The column with the version of a row.
 pub const VERSION: &str = "alluvium_version";
@@ -78,8 +78,13 @@ pub struct SqlWriter<'a> {
 /// One side of a comparison.
 enum Term {
     Null,
-    Column { sql: String, kind: PropertyType },
+    Column {
+        sql: String,
+        kind: PropertyType,
+    },
     Literal(Value),
+    /// What only memory computes.
+    Computed,
 }
 
 /// A literal, made ready for a column.
@@ -113,12 +118,12 @@ impl<'a> SqlWriter<'a> {
             Filter::Like { value, pattern, match_case } => self.like(value, pattern, *match_case),
             Filter::IsNull(operand) => self.is_null(operand),
             Filter::Bbox(rect) => self.bbox(rect),
-            Filter::Spatial { op, literal } => match literal.bounds {
-                Some(bounds) if *op != SpatialOp::Disjoint => {
+            Filter::Spatial { .. } | Filter::Near(_) => match filter.bounds() {
+                Some(bounds) => {
                     self.bbox(&bounds);
                     Meaning::Superset
                 }
-                _ => self.left_out(),
+                None => self.left_out(),
             },
         }
     }
@@ -290,12 +295,14 @@ impl<'a> SqlWriter<'a> {
             },
             Operand::Literal(Value::Null) | Operand::Geometry => Term::Null,
             Operand::Literal(value) => Term::Literal(value.clone()),
+            Operand::Call { .. } => Term::Computed,
         }
     }
 
     fn compare(&mut self, op: CompareOp, left: &Operand, right: &Operand, match_case: bool) -> Meaning {
         match (self.term(left), self.term(right)) {
             (Term::Null, _) | (_, Term::Null) => self.unknown(),
+            (Term::Computed, _) | (_, Term::Computed) => self.left_out(),
             (Term::Column { sql, kind }, Term::Literal(v)) => self.compare_literal(&sql, kind, op, &v, match_case),
             (Term::Literal(v), Term::Column { sql, kind }) => {
                 self.compare_literal(&sql, kind, flipped(op), &v, match_case)
@@ -354,7 +361,7 @@ impl<'a> SqlWriter<'a> {
     fn like(&mut self, value: &Operand, pattern: &LikePattern, match_case: bool) -> Meaning {
         let sql = match self.term(value) {
             Term::Null => return self.unknown(),
-            Term::Literal(_) => return self.left_out(),
+            Term::Literal(_) | Term::Computed => return self.left_out(),
             Term::Column { kind, .. } if kind != PropertyType::String => return self.unknown(),
             Term::Column { sql, .. } => sql,
         };
@@ -376,6 +383,7 @@ impl<'a> SqlWriter<'a> {
             (Operand::Geometry, _) if self.feature_type.geometry.is_some() => self.exact("\"geom\" IS NULL"),
             (_, Term::Null) => self.exact("TRUE"),
             (_, Term::Literal(_)) => self.exact("FALSE"),
+            (_, Term::Computed) => self.left_out(),
             (_, Term::Column { sql, .. }) => {
                 let _ = write!(self.sql, "{sql} IS NULL");
                 Meaning::Exact

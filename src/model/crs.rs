@@ -45,6 +45,12 @@ impl Crs {
         table::find(self.epsg).is_some_and(|d| d.geographic)
     }
 
+    /// The length of a unit of a projected CRS; `None` of degrees.
+    pub fn metres_per_unit(self) -> Option<f64> {
+        let definition = table::find(self.epsg).filter(|d| !d.geographic)?;
+        definition.projection().map(proj4rs::Proj::to_meter)
+    }
+
     /// True when the EPSG registry puts the northing (latitude) first.
     pub fn northing_first(self) -> bool {
         table::find(self.epsg).is_some_and(|d| d.northing_first)

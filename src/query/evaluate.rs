@@ -53,6 +53,7 @@ fn evaluate(filter: &Filter, feature: &Feature) -> Option<bool> {
         Filter::IsNull(o) => Some(operand(o, feature).is_null()),
         Filter::Bbox(r) => Some(feature.geometry.as_ref().is_some_and(|g| intersects_box(g, r))),
         Filter::Spatial { op, literal } => Some(spatial(*op, feature.geometry.as_ref()?, literal)),
+        Filter::Near(near) => Some(near.holds(feature.geometry.as_ref()?)),
     }
 }
 
@@ -62,6 +63,10 @@ fn operand<'a>(o: &'a Operand, feature: &'a Feature) -> Cow<'a, Value> {
         Operand::Id => Cow::Owned(Value::String((&*feature.id).into())),
         Operand::Literal(v) => Cow::Borrowed(v),
         Operand::Geometry => Cow::Owned(Value::Null),
+        Operand::Call { function, arguments } => {
+            let arguments: Vec<_> = arguments.iter().map(|o| operand(o, feature)).collect();
+            Cow::Owned(function.apply(&arguments, feature))
+        }
     }
 }
 

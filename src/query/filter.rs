@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
+use super::distance::Near;
+use super::function::Function;
 use crate::model::{FeatureId, Geometry, Rect, Value};
 
 /// A predicate of three-valued logic: a comparison with null is unknown, and a feature is selected when it is true.
@@ -41,6 +43,8 @@ pub enum Filter {
         op: SpatialOp,
         literal: Arc<SpatialLiteral>,
     },
+    /// The geometry is within a distance.
+    Near(Arc<Near>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +54,10 @@ pub enum Operand {
     Geometry,
     Id,
     Literal(Value),
+    Call {
+        function: Function,
+        arguments: Vec<Operand>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +212,7 @@ impl Filter {
         match self {
             Filter::Bbox(r) => Some(*r),
             Filter::Spatial { op, literal } if *op != SpatialOp::Disjoint => literal.bounds,
+            Filter::Near(near) => near.bounds(),
             Filter::And(all) => all.iter().filter_map(Filter::bounds).reduce(|a, b| {
                 // Two boxes that do not meet select nothing; either one is a bound.
                 a.intersection(&b).unwrap_or(a)
@@ -235,7 +244,7 @@ impl Filter {
     /// False when no feature without geometry can match.
     pub fn may_lack_geometry(&self) -> bool {
         match self {
-            Filter::Bbox(_) | Filter::Spatial { .. } => false,
+            Filter::Bbox(_) | Filter::Spatial { .. } | Filter::Near(_) => false,
             Filter::And(all) => all.iter().all(Filter::may_lack_geometry),
             Filter::Or(any) => any.iter().any(Filter::may_lack_geometry),
             _ => true,

@@ -3,9 +3,11 @@
 //! The filter has one AST, [`filter::Filter`], whose meaning in memory is [`evaluate`]; delegates may say as much of it as
 //! they can in SQL. Its spellings ([`fes`], later CQL2) parse into it.
 
+pub mod distance;
 pub mod evaluate;
 pub mod fes;
 pub mod filter;
+pub mod function;
 
 use std::cmp::Ordering;
 

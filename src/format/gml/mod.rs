@@ -15,7 +15,7 @@ mod write;
 pub use feature::{PropertyValue, read_feature, read_property};
 pub use id::{gml_id, resolve_rid};
 pub use read::{Axes, GmlError, is_geometry, read_envelope, read_geometry};
-pub use schema::schema;
+pub use schema::{schema, simple_type};
 pub use write::{FeatureWriter, Selection, write_geometry, write_number, write_value};
 
 /// The namespace of every feature type.

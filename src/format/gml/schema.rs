@@ -59,7 +59,8 @@ fn geometry_type(kind: GeometryKind) -> &'static str {
     }
 }
 
-fn simple_type(kind: PropertyType) -> &'static str {
+/// The type of XML Schema that a property has.
+pub fn simple_type(kind: PropertyType) -> &'static str {
     match kind {
         PropertyType::String | PropertyType::Uuid | PropertyType::Json | PropertyType::Bytes => "xsd:string",
         PropertyType::Int32 => "xsd:int",

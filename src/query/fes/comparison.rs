@@ -6,9 +6,12 @@ use crate::format::xml::Element;
 use crate::model::value::parse_instant;
 use crate::model::{PropertyType, Value};
 use crate::query::filter::{CompareOp, Filter, LikePattern, Operand};
+use crate::query::function::Function;
 
 enum Expression<'e> {
-    Reference(Reference, &'e Element),
+    /// What has a type: a property, or what a function makes.
+    Typed(Operand, PropertyType, &'e Element),
+    /// Takes the type of what it is held against.
     Literal(&'e Element),
 }
 
@@ -28,32 +31,21 @@ impl Context<'_> {
         };
         let [left, right] = &e.children[..] else { return Err(FesError::parsing(e, "needs two operands")) };
         let match_case = match_case(e)?;
+        // Every property has one value, of which any is all (FES 2.0, 7.7.3.4).
+        if let Some(action) = e.attribute("matchAction").filter(|a| !matches!(a.trim(), "Any" | "All" | "One")) {
+            return Err(FesError::parsing(e, format!("matchAction '{action}' is not Any, All or One")));
+        }
         let compare = |op, left, right| Filter::Compare { op, left, right, match_case };
         match (self.expression(left)?, self.expression(right)?) {
-            (Expression::Reference(Reference::Id, _), Expression::Literal(id))
-            | (Expression::Literal(id), Expression::Reference(Reference::Id, _)) => self.compare_id(e, op, id),
-            (Expression::Reference(r, at), Expression::Literal(l)) => {
-                let (operand, kind) = self.comparable(r, at)?;
+            (Expression::Typed(Operand::Id, ..), Expression::Literal(id))
+            | (Expression::Literal(id), Expression::Typed(Operand::Id, ..)) => self.compare_id(e, op, id),
+            (Expression::Typed(operand, kind, _), Expression::Literal(l)) => {
                 Ok(compare(op, operand, Operand::Literal(literal(l, kind)?)))
             }
-            (Expression::Literal(l), Expression::Reference(r, at)) => {
-                let (operand, kind) = self.comparable(r, at)?;
+            (Expression::Literal(l), Expression::Typed(operand, kind, _)) => {
                 Ok(compare(mirrored(op), operand, Operand::Literal(literal(l, kind)?)))
             }
-            (Expression::Reference(a, at_a), Expression::Reference(b, at_b)) => {
-                let ((left, a), (right, b)) = (self.comparable(a, at_a)?, self.comparable(b, at_b)?);
-                if class(a) != class(b) {
-                    let message = format!(
-                        "'{}' and '{}' do not compare: {} and {}",
-                        at_a.trimmed(),
-                        at_b.trimmed(),
-                        a.name(),
-                        b.name()
-                    );
-                    return Err(FesError::invalid(at_b.trimmed(), message));
-                }
-                Ok(compare(op, left, right))
-            }
+            (Expression::Typed(left, kind, _), right) => Ok(compare(op, left, held_against(right, kind)?)),
             (Expression::Literal(a), Expression::Literal(b)) => {
                 let numbers = (literal(a, PropertyType::Number), literal(b, PropertyType::Number));
                 let (a, b) = match numbers {
@@ -77,20 +69,23 @@ impl Context<'_> {
 
     fn expression<'e>(&self, e: &'e Element) -> Result<Expression<'e>, FesError> {
         match &*e.local {
-            "ValueReference" | "PropertyName" => Ok(Expression::Reference(self.reference(e)?, e)),
-            "Literal" => Ok(Expression::Literal(e)),
-            "Function" => {
-                let name = e.attribute("name").unwrap_or_default();
-                Err(FesError::not_supported(e, format!("the function '{name}' is not supported")))
+            "ValueReference" | "PropertyName" => {
+                let (operand, kind) = self.comparable(e)?;
+                Ok(Expression::Typed(operand, kind, e))
             }
-            "Add" | "Sub" | "Mul" | "Div" => Err(FesError::not_supported(e, "arithmetic is not supported")),
+            "Literal" => Ok(Expression::Literal(e)),
+            "Function" => self.call(e),
+            "Add" => self.arithmetic(e, Function::Add),
+            "Sub" => self.arithmetic(e, Function::Subtract),
+            "Mul" => self.arithmetic(e, Function::Multiply),
+            "Div" => self.arithmetic(e, Function::Divide),
             local => Err(FesError::parsing(e, format!("'{local}' is not an expression"))),
         }
     }
 
     /// A property as an operand, with its type.
-    fn comparable(&self, r: Reference, at: &Element) -> Result<(Operand, PropertyType), FesError> {
-        match r {
+    fn comparable(&self, at: &Element) -> Result<(Operand, PropertyType), FesError> {
+        match self.reference(at)? {
             Reference::Property(slot) => Ok((Operand::Property(slot), self.ft.properties[slot].kind)),
             Reference::Id => Ok((Operand::Id, PropertyType::String)),
             Reference::Geometry => Err(FesError::invalid(at.trimmed(), "a geometry cannot be compared with a value")),
@@ -102,13 +97,48 @@ impl Context<'_> {
         }
     }
 
+    /// Filter 1.1, 8: of numbers.
+    fn arithmetic<'e>(&self, e: &'e Element, function: Function) -> Result<Expression<'e>, FesError> {
+        let [_, _] = &e.children[..] else { return Err(FesError::parsing(e, "needs two operands")) };
+        let arguments = e.children.iter().map(|c| held_against(self.expression(c)?, PropertyType::Number));
+        let arguments = arguments.collect::<Result<_, _>>()?;
+        Ok(Expression::Typed(Operand::Call { function, arguments }, PropertyType::Number, e))
+    }
+
+    fn call<'e>(&self, e: &'e Element) -> Result<Expression<'e>, FesError> {
+        let name = e.attribute("name").unwrap_or_default();
+        let Some(signature) = Function::named(name.rsplit_once(':').map_or(name, |(_, local)| local)) else {
+            let message = format!("line {}: the function '{name}' is not supported", e.line);
+            return Err(FesError::new(Code::InvalidParameterValue, name, message));
+        };
+        if e.children.len() != signature.arguments.len() {
+            let message = format!("the function '{name}' takes {} arguments", signature.arguments.len());
+            return Err(FesError::parsing(e, message));
+        }
+        let mut arguments = Vec::new();
+        for (argument, kind) in e.children.iter().zip(signature.arguments) {
+            match kind {
+                Some(kind) => arguments.push(held_against(self.expression(argument)?, *kind)?),
+                None if self.reference(argument)? == Reference::Geometry => {}
+                None => {
+                    let message = format!("'{}' is not a geometry, which {name} takes", argument.trimmed());
+                    return Err(FesError::invalid(argument.trimmed(), message));
+                }
+            }
+        }
+        let operand = Operand::Call { function: signature.function, arguments };
+        Ok(Expression::Typed(operand, signature.returns, e))
+    }
+
     fn null(&self, e: &Element) -> Result<Filter, FesError> {
         let [operand] = &e.children[..] else { return Err(FesError::parsing(e, "needs one operand")) };
+        if matches!(&*operand.local, "ValueReference" | "PropertyName")
+            && matches!(self.reference(operand)?, Reference::Geometry | Reference::BoundedBy)
+        {
+            return Ok(Filter::IsNull(Operand::Geometry));
+        }
         match self.expression(operand)? {
-            Expression::Reference(Reference::Geometry | Reference::BoundedBy, _) => {
-                Ok(Filter::IsNull(Operand::Geometry))
-            }
-            Expression::Reference(r, at) => Ok(Filter::IsNull(self.comparable(r, at)?.0)),
+            Expression::Typed(operand, ..) => Ok(Filter::IsNull(operand)),
             Expression::Literal(l) => Err(FesError::parsing(l, "a property is expected here")),
         }
     }
@@ -120,21 +150,11 @@ impl Context<'_> {
         if &*low.local != "LowerBoundary" || &*high.local != "UpperBoundary" {
             return Err(FesError::parsing(e, "needs an expression, a LowerBoundary and an UpperBoundary"));
         }
-        let Expression::Reference(r, at) = self.expression(value)? else {
+        let Expression::Typed(value, kind, _) = self.expression(value)? else {
             return Err(FesError::parsing(value, "a property is expected here"));
         };
-        let (value, kind) = self.comparable(r, at)?;
         let bound = |b: &Element| match &b.children[..] {
-            [inner] => match self.expression(inner)? {
-                Expression::Literal(l) => Ok(Operand::Literal(literal(l, kind)?)),
-                Expression::Reference(r, at) => {
-                    let (operand, other) = self.comparable(r, at)?;
-                    match class(other) == class(kind) {
-                        true => Ok(operand),
-                        false => Err(FesError::invalid(at.trimmed(), format!("is of type {}", other.name()))),
-                    }
-                }
-            },
+            [inner] => held_against(self.expression(inner)?, kind),
             _ => Err(FesError::parsing(b, "needs one expression")),
         };
         Ok(Filter::Between { value, low: bound(low)?, high: bound(high)? })
@@ -142,12 +162,11 @@ impl Context<'_> {
 
     fn like(&self, e: &Element) -> Result<Filter, FesError> {
         let [value, pattern] = &e.children[..] else { return Err(FesError::parsing(e, "needs two operands")) };
-        let (Expression::Reference(r, at), Expression::Literal(pattern)) =
+        let (Expression::Typed(value, kind, at), Expression::Literal(pattern)) =
             (self.expression(value)?, self.expression(pattern)?)
         else {
             return Err(FesError::parsing(e, "needs a property and a literal"));
         };
-        let (value, kind) = self.comparable(r, at)?;
         if kind != PropertyType::String {
             let message = format!("PropertyIsLike needs text, '{}' is of type {}", at.trimmed(), kind.name());
             return Err(FesError::invalid(at.trimmed(), message));
@@ -157,6 +176,21 @@ impl Context<'_> {
         let escape = e.attribute("escapeChar").or(e.attribute("escape")).unwrap_or("\\");
         let pattern = LikePattern::parse(&literal_text(pattern)?, any, one, escape);
         Ok(Filter::Like { value, pattern, match_case: match_case(e)? })
+    }
+}
+
+/// An expression that is compared with something of `kind`, or given to a function that takes it.
+fn held_against(expression: Expression<'_>, kind: PropertyType) -> Result<Operand, FesError> {
+    match expression {
+        Expression::Literal(l) => Ok(Operand::Literal(literal(l, kind)?)),
+        Expression::Typed(operand, of, _) if class(of) == class(kind) => Ok(operand),
+        Expression::Typed(_, of, at) => {
+            let name = at.attribute("name").unwrap_or(at.trimmed());
+            let name = if name.is_empty() { &*at.local } else { name };
+            let message =
+                format!("line {}: '{name}' is of type {}, where {} is needed", at.line, of.name(), kind.name());
+            Err(FesError::invalid(name, message))
+        }
     }
 }
 

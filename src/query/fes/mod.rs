@@ -85,6 +85,23 @@ pub fn ids_of_text(text: &str, context: &Context<'_>) -> Result<Filter, FesError
     ids.map(|rid| context.id(rid)).collect::<Result<Vec<_>, _>>().map(Filter::ids)
 }
 
+/// Those of FES 2.0, 7.9, that capabilities may name: AnyInteracts has no place in its schema.
+pub const TEMPORAL_OPERATORS: [&str; 13] = [
+    "After",
+    "Before",
+    "Begins",
+    "BegunBy",
+    "TContains",
+    "During",
+    "EndedBy",
+    "Ends",
+    "TEquals",
+    "Meets",
+    "MetBy",
+    "TOverlaps",
+    "OverlappedBy",
+];
+
 fn is_id(e: &Element) -> bool {
     matches!(&*e.local, "ResourceId" | "FeatureId" | "GmlObjectId")
 }
@@ -131,7 +148,9 @@ impl Context<'_> {
             "BBOX" => self.bbox(e),
             "Intersects" | "Disjoint" | "Within" | "Contains" | "Touches" | "Crosses" | "Overlaps" | "Equals"
             | "Intersect" => self.spatial(e),
-            "After" | "Before" | "During" | "TEquals" => self.temporal(e),
+            "DWithin" | "Beyond" => self.distance(e),
+            "AnyInteracts" => self.temporal(e),
+            local if TEMPORAL_OPERATORS.contains(&local) => self.temporal(e),
             local => Err(FesError::not_supported(e, format!("the operator '{local}' is not supported"))),
         }
     }

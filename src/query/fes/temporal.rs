@@ -1,4 +1,5 @@
-//! Temporal operators between a date or date-time property and a GML instant or period (ISO 19108).
+//! Temporal operators between a date or date-time property and a GML instant or period (ISO 19108). A property is an
+//! instant: it begins, ends or lies within a period, and never holds, meets or overlaps one.
 
 use super::comparison::value_of;
 use super::{Context, FesError, Reference};
@@ -31,13 +32,15 @@ impl Context<'_> {
             right: Operand::Literal(value),
             match_case: true,
         };
-        Ok(match &*e.local {
-            "After" => compare(CompareOp::Greater, end),
-            "Before" => compare(CompareOp::Less, begin),
-            "During" => compare(CompareOp::Greater, begin).and(compare(CompareOp::Less, end)),
-            // An instant equals a period never.
-            _ if begin != end => Filter::ids([]),
-            _ => compare(CompareOp::Equal, begin),
+        let equals = |value: Value| compare(CompareOp::Equal, value);
+        Ok(match (&*e.local, begin == end) {
+            ("After", _) => compare(CompareOp::Greater, end),
+            ("Before", _) => compare(CompareOp::Less, begin),
+            ("During", false) => compare(CompareOp::Greater, begin).and(compare(CompareOp::Less, end)),
+            ("AnyInteracts", _) => compare(CompareOp::GreaterOrEqual, begin).and(compare(CompareOp::LessOrEqual, end)),
+            ("Begins", false) | ("TEquals", true) => equals(begin),
+            ("Ends", false) => equals(end),
+            _ => Filter::ids([]),
         })
     }
 }

@@ -193,10 +193,6 @@ fn spatial_operators_follow_axis_order_and_operand_order() {
         refused(&format!("<Intersects>{}{polygon}</Intersects>", property("crew"))).code,
         Code::InvalidParameterValue
     );
-    assert_eq!(
-        refused(&format!("<DWithin>{geom}{polygon}<Distance uom='m'>5</Distance></DWithin>")).code,
-        Code::OperationNotSupported
-    );
     assert!(refused(&format!("<BBOX>{}</BBOX>", flipped.replace("61 25", "1 1"))).message.contains("lower corner"));
 }
 
@@ -213,6 +209,20 @@ fn temporal_operators_take_instants_and_both_forms_of_periods() {
     assert!(selects(&format!("<Before>{seen}{}</Before>", period("2026-01-03", "2026-01-04"))));
     assert!(selects(&format!("<During>{seen}{}</During>", period("2026-01-01", "2026-01-03"))));
     assert!(selects(&format!("<TEquals>{seen}{}</TEquals>", instant("2026-01-02T03:04:05.000Z"))));
+    let from_then = period("2026-01-02T03:04:05Z", "2026-01-03");
+    let until_then = period("2026-01-01", "2026-01-02T03:04:05Z");
+    for (op, of_first, of_last) in [
+        ("During", false, false),
+        ("Begins", true, false),
+        ("Ends", false, true),
+        ("AnyInteracts", true, true),
+        ("TContains", false, false),
+        ("Meets", false, false),
+        ("OverlappedBy", false, false),
+    ] {
+        assert_eq!(selects(&format!("<{op}>{seen}{from_then}</{op}>")), of_first, "{op}");
+        assert_eq!(selects(&format!("<{op}>{seen}{until_then}</{op}>")), of_last, "{op}");
+    }
     assert!(selects(&format!(
         "<During>{seen}<TimePeriod><begin>{}</begin><end>{}</end></TimePeriod></During>",
         instant("2026-01-01T00:00:00Z"),
@@ -242,17 +252,57 @@ fn ids_come_in_every_dialect() {
 }
 
 #[test]
-fn functions_and_arithmetic_are_refused_by_name() {
-    let function = format!(
-        "<PropertyIsEqualTo><Function name='strLength'>{}</Function>{}</PropertyIsEqualTo>",
-        property("name"),
-        literal("3")
+fn distances_have_units() {
+    // A hundredth of a degree of latitude north of the ship: 1,114 m.
+    let at = "<Point><pos>60.01 24</pos></Point>";
+    let near = |op: &str, distance: &str| format!("<{op}>{}{at}{distance}</{op}>", property("geom"));
+    for (distance, expected) in [
+        ("<Distance uom='m'>1115</Distance>", true),
+        ("<Distance uom='m'>1113</Distance>", false),
+        ("<Distance units='kilometers'>1.2</Distance>", true),
+        ("<Distance uom='urn:ogc:def:uom:EPSG::9001'>1113</Distance>", false),
+        ("<Distance uom='http://www.opengis.net/def/uom/EPSG/0/9030'>0.6</Distance>", false),
+        ("<Distance uom='deg'>0.0101</Distance>", true),
+        ("<Distance>0.0099</Distance>", false),
+    ] {
+        assert_eq!(selects(&near("DWithin", distance)), expected, "{distance}");
+        assert_eq!(selects(&near("Beyond", distance)), !expected, "{distance}");
+    }
+    assert_eq!(refused(&near("DWithin", "<Distance uom='parsec'>1</Distance>")).locator, "uom");
+    for bad in ["", "<Distance uom='m'>-1</Distance>", "<Distance uom='m'>far</Distance>"] {
+        assert_eq!(refused(&near("Beyond", bad)).code, Code::OperationParsingFailed, "{bad}");
+    }
+}
+
+#[test]
+fn functions_and_arithmetic_are_computed() {
+    let function = |name: &str, arguments: &str| format!("<Function name='{name}'>{arguments}</Function>");
+    let upper = function("strToUpperCase", &property("name"));
+    assert!(selects(&compare("EqualTo", &upper, &literal("AURORA"))));
+    assert!(selects(&compare("GreaterThan", &literal("7"), &function("strLength", &property("name")))));
+    assert!(selects(&compare("EqualTo", &function("isPoint", &property("geom")), &literal("true"))));
+    assert!(selects(&format!(
+        "<PropertyIsLike wildCard='*' singleChar='.' escapeChar='!'>{upper}{}</PropertyIsLike>",
+        literal("A*A")
+    )));
+    let sum = format!("<Add>{}<Mul>{}{}</Mul></Add>", property("crew"), property("speed"), literal("2"));
+    assert!(selects(&compare("EqualTo", &sum, &literal("32"))));
+    assert!(selects(&compare("LessThan", &property("crew"), &sum)));
+    // What has no value is neither equal nor unequal.
+    let none = format!("<Div>{}{}</Div>", property("crew"), literal("0"));
+    assert!(!selects(&compare("NotEqualTo", &none, &literal("1"))));
+    assert!(selects(&format!("<PropertyIsNull>{none}</PropertyIsNull>")));
+
+    let of_one = |filter: &str| (refused(filter).code, refused(filter).locator);
+    let unknown = function("strReverse", &property("name"));
+    assert_eq!(
+        of_one(&compare("EqualTo", &unknown, &literal("x"))),
+        (Code::InvalidParameterValue, "strReverse".into())
     );
-    let e = refused(&function);
-    assert!(e.code == Code::OperationNotSupported && e.message.contains("strLength"));
-    let sum =
-        format!("<PropertyIsEqualTo><Add>{}{}</Add>{}</PropertyIsEqualTo>", literal("1"), literal("2"), literal("3"));
-    assert_eq!(refused(&sum).code, Code::OperationNotSupported);
+    let of_text = format!("<Add>{}{}</Add>", property("name"), literal("1"));
+    assert_eq!(of_one(&compare("EqualTo", &of_text, &literal("1"))), (Code::InvalidParameterValue, "name".into()));
+    assert_eq!(of_one(&compare("EqualTo", &function("abs", ""), &literal("1"))).0, Code::OperationParsingFailed);
+    assert_eq!(of_one(&compare("EqualTo", "<Sub/>", &literal("1"))).0, Code::OperationParsingFailed);
 }
 
 #[test]

@@ -10,10 +10,12 @@ use super::get_feature::Format;
 use super::kvp::Kvp;
 use super::query::stored_crs;
 use super::{Ask, Version, WFS_NS, xml_response};
-use crate::format::gml::{APP, APP_NS, GML_NS, write_number};
+use crate::format::gml::{APP, APP_NS, GML_NS, simple_type, write_number};
 use crate::format::xml::{self, Element};
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::{FeatureType, Rect};
+use crate::query::fes::TEMPORAL_OPERATORS;
+use crate::query::function::NAMED;
 use crate::web::access::Role;
 
 const SECTIONS: [&str; 5] =
@@ -43,14 +45,14 @@ const CONFORMANCE: [(&str, bool); 17] = [
 const FILTER_CONFORMANCE: [(&str, bool); 15] = [
     ("ImplementsQuery", true),
     ("ImplementsAdHocQuery", true),
-    ("ImplementsFunctions", false),
+    ("ImplementsFunctions", true),
     ("ImplementsResourceId", true),
     ("ImplementsMinStandardFilter", true),
     ("ImplementsStandardFilter", true),
     ("ImplementsMinSpatialFilter", true),
-    ("ImplementsSpatialFilter", false),
+    ("ImplementsSpatialFilter", true),
     ("ImplementsMinTemporalFilter", true),
-    ("ImplementsTemporalFilter", false),
+    ("ImplementsTemporalFilter", true),
     ("ImplementsVersionNav", false),
     ("ImplementsSorting", true),
     ("ImplementsExtendedOperators", false),
@@ -93,6 +95,7 @@ async fn respond(ask: &Ask, accepted: &[String], sections: &[String], version: &
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <wfs:WFS_Capabilities version=\"2.0.0\" xmlns:wfs=\"{WFS_NS}\" xmlns:ows=\"http://www.opengis.net/ows/1.1\" \
          xmlns:fes=\"http://www.opengis.net/fes/2.0\" xmlns:gml=\"{GML_NS}\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" \
+         xmlns:xsd=\"http://www.w3.org/2001/XMLSchema\" \
          xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xmlns:{APP}=\"{APP_NS}\" \
          xsi:schemaLocation=\"{WFS_NS} http://schemas.opengis.net/wfs/2.0/wfs.xsd\">\n"
     ));
@@ -343,12 +346,38 @@ impl Document {
         self.names(
             "fes:SpatialOperator",
             "",
-            &["BBOX", "Equals", "Disjoint", "Intersects", "Touches", "Crosses", "Within", "Contains", "Overlaps"],
+            &[
+                "BBOX",
+                "Equals",
+                "Disjoint",
+                "Intersects",
+                "Touches",
+                "Crosses",
+                "Within",
+                "Contains",
+                "Overlaps",
+                "DWithin",
+                "Beyond",
+            ],
         );
         self.raw("</fes:Spatial_Capabilities>\n<fes:Temporal_Capabilities>");
         self.names("fes:TemporalOperand", "gml:", &["TimeInstant", "TimePeriod"]);
-        self.names("fes:TemporalOperator", "", &["After", "Before", "During", "TEquals"]);
-        self.raw("</fes:Temporal_Capabilities>\n</fes:Filter_Capabilities>\n");
+        self.names("fes:TemporalOperator", "", &TEMPORAL_OPERATORS);
+        self.raw("</fes:Temporal_Capabilities>\n<fes:Functions>");
+        for function in NAMED {
+            self.raw(&format!(
+                "<fes:Function name=\"{}\"><fes:Returns>{}</fes:Returns>",
+                function.name,
+                simple_type(function.returns)
+            ));
+            self.raw("<fes:Arguments>");
+            for (argument, name) in function.arguments.iter().zip(["first", "second"]) {
+                let kind = argument.map_or("gml:AbstractGeometryType", simple_type);
+                self.raw(&format!("<fes:Argument name=\"{name}\"><fes:Type>{kind}</fes:Type></fes:Argument>"));
+            }
+            self.raw("</fes:Arguments></fes:Function>\n");
+        }
+        self.raw("</fes:Functions>\n</fes:Filter_Capabilities>\n");
     }
 
     /// A list element, named by its items' name and an `s`.

@@ -2,7 +2,9 @@
 
 use alluvium::model::geometry::{Coord, Writer};
 use alluvium::model::{Dimension, Feature, FeatureType, Geometry, GeometryKind, PropertyType, Rect, Value};
+use alluvium::query::distance::{Measure, Near};
 use alluvium::query::filter::{LikePattern, SpatialLiteral};
+use alluvium::query::function::Function;
 use alluvium::query::{CompareOp, Filter, Operand, SpatialOp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -87,6 +89,10 @@ impl Generator {
         match self.below(8) {
             0 => Operand::Property(self.below(kinds.len())),
             1 => Operand::Property(kinds.len()),
+            4 if self.one_in(2) => Operand::Call {
+                function: self.pick(&[Function::Add, Function::Divide, Function::Length, Function::IsPoint]),
+                arguments: vec![Operand::Property(slot), Operand::Literal(self.value(kinds[slot]))],
+            },
             2 => Operand::Id,
             // Of another type now and then; a whole number for a double often.
             3 => {
@@ -130,6 +136,10 @@ impl Generator {
                 let center = (self.coordinate(), self.coordinate());
                 let vertices = 1 + self.below(4) as u32;
                 let literal = SpatialLiteral::new(shape(GeometryKind::Polygon, Dimension::XY, vertices, center));
+                if self.one_in(4) {
+                    let (measure, limit) = self.pick(&[(Measure::Plane, 1.5), (Measure::Globe, 200_000.0)]);
+                    return Filter::Near(Near::new(literal.geometry, limit, measure).into());
+                }
                 Filter::Spatial { op, literal: literal.into() }
             }
             9 | 10 => Filter::And((0..self.below(4)).map(|_| self.filter(feature_type, ids, depth - 1)).collect()),
