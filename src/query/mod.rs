@@ -1,13 +1,15 @@
 //! What is asked of the store: a query, its filter with one meaning, and where a page begins and ends.
 //!
 //! The filter has one AST, [`filter::Filter`], whose meaning in memory is [`evaluate`]; delegates may say as much of it as
-//! they can in SQL. Its spellings ([`fes`], later CQL2) parse into it.
+//! they can in SQL. Its spellings ([`fes`], [`cql`]) parse into it.
 
+pub mod cql;
 pub mod distance;
 pub mod evaluate;
 pub mod fes;
 pub mod filter;
 pub mod function;
+pub mod temporal;
 
 use std::cmp::Ordering;
 

@@ -213,7 +213,7 @@ fn mirrored(op: CompareOp) -> CompareOp {
 }
 
 /// Types of one class compare with each other.
-fn class(kind: PropertyType) -> PropertyType {
+pub fn class(kind: PropertyType) -> PropertyType {
     match kind {
         PropertyType::Int32 | PropertyType::Int64 => PropertyType::Number,
         PropertyType::Date => PropertyType::DateTime,
@@ -229,13 +229,13 @@ fn literal_text(l: &Element) -> Result<String, FesError> {
 }
 
 /// A literal as a value that compares with properties of `kind`.
-pub(super) fn literal(l: &Element, kind: PropertyType) -> Result<Value, FesError> {
+fn literal(l: &Element, kind: PropertyType) -> Result<Value, FesError> {
     let text = literal_text(l)?;
     value_of(&text, kind).map_err(|what| FesError::invalid(&text, format!("line {}: {what}", l.line)))
 }
 
 /// Wider than the property's own form where a comparison has a meaning: a fraction beside integers, an instant beside days.
-pub(super) fn value_of(text: &str, kind: PropertyType) -> Result<Value, String> {
+pub fn value_of(text: &str, kind: PropertyType) -> Result<Value, String> {
     let trimmed = text.trim();
     let parsed = match kind {
         PropertyType::Int32 | PropertyType::Int64 => {

@@ -9,7 +9,9 @@ mod reference;
 mod spatial;
 mod temporal;
 
+pub(super) use comparison::{class, value_of};
 pub use reference::{Reference, resolve_reference, sort_keys, sort_keys_of_text};
+pub(super) use spatial::measured;
 
 use super::filter::Filter;
 use crate::format::gml::{Axes, GmlError, resolve_rid};

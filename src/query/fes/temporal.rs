@@ -1,11 +1,11 @@
-//! Temporal operators between a date or date-time property and a GML instant or period (ISO 19108). A property is an
-//! instant: it begins, ends or lies within a period, and never holds, meets or overlaps one.
+//! Temporal operators between a date or date-time property and a GML instant or period.
 
 use super::comparison::value_of;
 use super::{Context, FesError, Reference};
 use crate::format::xml::Element;
 use crate::model::{PropertyType, Value};
-use crate::query::filter::{CompareOp, Filter, Operand};
+use crate::query::filter::{Filter, Operand};
+use crate::query::temporal::relation;
 
 impl Context<'_> {
     pub(super) fn temporal(&self, e: &Element) -> Result<Filter, FesError> {
@@ -32,16 +32,8 @@ impl Context<'_> {
             right: Operand::Literal(value),
             match_case: true,
         };
-        let equals = |value: Value| compare(CompareOp::Equal, value);
-        Ok(match (&*e.local, begin == end) {
-            ("After", _) => compare(CompareOp::Greater, end),
-            ("Before", _) => compare(CompareOp::Less, begin),
-            ("During", false) => compare(CompareOp::Greater, begin).and(compare(CompareOp::Less, end)),
-            ("AnyInteracts", _) => compare(CompareOp::GreaterOrEqual, begin).and(compare(CompareOp::LessOrEqual, end)),
-            ("Begins", false) | ("TEquals", true) => equals(begin),
-            ("Ends", false) => equals(end),
-            _ => Filter::ids([]),
-        })
+        relation(&e.local.to_ascii_lowercase(), Some(begin), Some(end), &compare)
+            .ok_or_else(|| FesError::not_supported(e, format!("the operator '{}' is not supported", e.local)))
     }
 }
 

@@ -5,7 +5,7 @@ use axum::response::Response;
 use super::Ask;
 use super::answer::{self, Members};
 use super::exception::{Code, Exception, Result};
-use super::kvp::{Kvp, groups};
+use super::kvp::{self, Kvp, groups};
 use super::query::QueryRequest;
 use super::stored_query::is_get_feature_by_id;
 use crate::format::gml::resolve_rid;
@@ -175,14 +175,22 @@ fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
         }
     };
     let filters = of_each(&["filter"])?;
+    let texts = kvp.get("cql_filter").map(kvp::semicolons).unwrap_or_default();
+    if !texts.is_empty() && texts.len() != names.len() {
+        let text = format!("{} filters for {} queries; ';' stands between two", texts.len(), names.len());
+        return Err(Exception::invalid("cql_filter", text));
+    }
     let ids = of_each(&["resourceId", "featureId"])?;
     let boxes = of_each(&["bbox"])?;
     let properties = of_each(&["propertyName"])?;
     let sorts = of_each(&["sortBy"])?;
     let srs_names = of_each(&["srsName"])?;
-    let rest = filters.into_iter().zip(ids).zip(boxes).zip(properties).zip(sorts).zip(srs_names);
+    let texts = texts.into_iter().map(Some).chain(std::iter::repeat(None));
+    let rest = filters.into_iter().zip(texts).zip(ids).zip(boxes).zip(properties).zip(sorts).zip(srs_names);
     let mut queries = Vec::with_capacity(names.len());
-    for (type_name, (((((filter, resource_ids), bbox), properties), sort_by), srs_name)) in names.iter().zip(rest) {
+    for (type_name, ((((((filter, cql), resource_ids), bbox), properties), sort_by), srs_name)) in
+        names.iter().zip(rest)
+    {
         let filter = filter.map(|f| crate::format::xml::parse(f.as_bytes(), Default::default())).transpose();
         let filter =
             filter.map_err(|e| Exception::new(Code::OperationParsingFailed, "filter", format!("filter: {e}")))?;
@@ -192,6 +200,7 @@ fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
             srs_name,
             properties,
             filter,
+            cql: cql.filter(|text| !text.trim().is_empty()),
             resource_ids,
             bbox,
             sort_by,
@@ -272,6 +281,7 @@ fn xml_query(e: &Element) -> Result<QueryRequest> {
         srs_name: e.attribute("srsName").map(str::to_owned).filter(|s| !s.trim().is_empty()),
         properties: e.children_named("PropertyName").map(|p| p.trimmed().to_owned()).collect(),
         filter: e.child("Filter").cloned(),
+        cql: None,
         resource_ids: None,
         bbox: None,
         sort_by,

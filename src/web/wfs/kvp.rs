@@ -105,6 +105,25 @@ pub fn groups(text: &str) -> Vec<&str> {
     if found.is_empty() { vec![text] } else { found }
 }
 
+/// The parts of a text between semicolons that are not quoted.
+pub fn semicolons(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut quote = None;
+    for c in text.chars() {
+        match (c, quote) {
+            (';', None) => {
+                parts.push(String::new());
+                continue;
+            }
+            ('\'' | '"', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            _ => {}
+        }
+        parts.iter_mut().last().into_iter().for_each(|part| part.push(c));
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

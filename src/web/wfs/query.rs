@@ -9,7 +9,7 @@ use crate::format::xml::Element;
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::{FeatureType, Rect};
 use crate::query::fes::{self, Reference};
-use crate::query::{Filter, Query};
+use crate::query::{Filter, Query, cql};
 
 /// As it was asked; all conditions hold together.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,8 @@ pub struct QueryRequest {
     /// References to properties; none: all of them.
     pub properties: Vec<String>,
     pub filter: Option<Element>,
+    /// A filter as text, which other servers' clients send.
+    pub cql: Option<String>,
     /// Separated by commas.
     pub resource_ids: Option<String>,
     pub bbox: Option<String>,
@@ -56,6 +58,12 @@ impl QueryRequest {
         let mut filter = Filter::All;
         if let Some(element) = &self.filter {
             filter = filter.and(fes::parse_filter(element, &context)?);
+        }
+        if let Some(text) = &self.cql {
+            let crs = CrsRef::short(axes.target);
+            let context = cql::Context { ft: &ft, crs, target: axes.target, is_type: &is_type };
+            let more = cql::filter(text, &context).map_err(|e| Exception::invalid("cql_filter", e.to_string()))?;
+            filter = filter.and(more);
         }
         if let Some(ids) = &self.resource_ids {
             filter = filter.and(fes::ids_of_text(ids, &context)?);

@@ -119,6 +119,21 @@ async fn queries_select_sort_and_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn filters_may_be_text() {
+    let server = Server::with_ships().await;
+    assert_eq!(server.ids("cql_filter=sog = 2.5 AND name LIKE 'R%25'").await, ["ships.s2"]);
+    assert_eq!(server.ids("CQL_FILTER=DWITHIN(geom, POINT(21 60), 1, km)").await, ["ships.s2"]);
+    assert_eq!(server.ids("cql_filter=name IS NULL&bbox=-90,-180,90,180").await, ["ships.s3"]);
+    let each = "request=GetFeature&typeNames=ships,ships&cql_filter=name=';';IN('s1')&outputFormat=json";
+    assert_eq!(server.get(each).await.json()["numberMatched"], 1);
+    let wrong = server.get("request=GetFeature&typeNames=ships&cql_filter=sog = 1 AND colour = 2").await;
+    exception(&wrong, 400, "InvalidParameterValue", "cql_filter");
+    assert!(wrong.text.contains("at character 13"), "{}", wrong.text);
+    let too_many = server.get("request=GetFeature&typeNames=ships&cql_filter=sog = 1;sog = 2").await;
+    exception(&too_many, 400, "InvalidParameterValue", "cql_filter");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn posted_queries_link_to_their_other_pages() {
     let server = Server::with_ships().await;
     let body = "<wfs:GetFeature service='WFS' version='2.0.0' count='1' startIndex='1' xmlns:wfs='http://www.opengis.net/wfs/2.0' \
