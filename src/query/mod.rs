@@ -9,6 +9,8 @@ pub mod evaluate;
 pub mod fes;
 pub mod filter;
 pub mod function;
+#[cfg(test)]
+mod sample;
 pub mod temporal;
 
 use std::cmp::Ordering;

@@ -1,43 +1,8 @@
 //! Filters as clients write them, and what they select.
 
 use super::*;
-use crate::model::feature_type::{GeometryColumn, Property};
-use crate::model::{Dimension, Feature, GeometryKind, PropertyType, Value};
 use crate::query::evaluate::matches;
-
-fn ships() -> FeatureType {
-    let property = |name: &str, kind| Property { name: name.into(), kind, nullable: true, index: false, title: None };
-    let mut ft: FeatureType = serde_json::from_value(serde_json::json!({"name": "ships"})).unwrap();
-    ft.geometry =
-        Some(GeometryColumn { kind: GeometryKind::Point, epsg: 4326, dimension: Dimension::XY, nullable: true });
-    ft.properties = vec![
-        property("name", PropertyType::String),
-        property("speed", PropertyType::Number),
-        property("crew", PropertyType::Int32),
-        property("seen", PropertyType::DateTime),
-        property("afloat", PropertyType::Boolean),
-        property("owner", PropertyType::String),
-        property("to", PropertyType::String),
-    ];
-    ft
-}
-
-/// A ship at 24°E 60°N without an owner.
-fn aurora() -> Feature {
-    Feature {
-        id: "a:1".into(),
-        geometry: Geometry::point(24.0, 60.0).ok(),
-        properties: vec![
-            Value::String("L'Aurora".into()),
-            Value::Number(12.5),
-            Value::Int(7),
-            PropertyType::DateTime.parse("2026-01-02T03:04:05Z").unwrap(),
-            Value::Bool(true),
-            Value::Null,
-            Value::String("Hanko".into()),
-        ],
-    }
-}
+use crate::query::sample::{aurora, ships};
 
 fn bound(text: &str, crs: &str) -> Result<Filter, CqlError> {
     let ft = ships();
@@ -53,9 +18,9 @@ fn selects(text: &str) -> bool {
 #[test]
 fn what_is_true_is_selected() {
     for text in [
-        "name = 'L''Aurora'",
-        "name = 'L\\'Aurora'",
-        "'L''Aurora' = \"name\"",
+        "name = 'Aurora'",
+        "'L''Aurora' = 'L\\'Aurora'",
+        "'Aurora' = \"name\"",
         "app:speed > 12 AND speed <= 1.25e1",
         "speed <> -3 and crew != 8",
         "crew = '7'",
@@ -65,17 +30,17 @@ fn what_is_true_is_selected() {
         "not not afloat",
         "afloat = TRUE",
         "afloat",
-        "owner IS NULL AND name IS NOT NULL",
-        "name LIKE 'L_Aur%'",
-        "name ILIKE 'l_aur%' AND name NOT LIKE 'l%'",
-        "CASEI(name) LIKE CASEI('l''AURORA')",
-        "CASEI(name) = CASEI('L''AURORA')",
-        "\"to\" IN ('Turku', 'Hanko')",
+        "crew_max IS NULL AND name IS NOT NULL",
+        "name LIKE 'A_r%'",
+        "name ILIKE 'a_R%' AND name NOT LIKE 'a%'",
+        "CASEI(name) LIKE CASEI('aURORA')",
+        "CASEI(name) = CASEI('AURORA')",
+        "name IN ('Turku', 'Aurora')",
         "crew NOT IN (1, 2)",
         "IN ('ships.a_x3A_1', 'ships.2')",
         "crew * 2 + 1 = 15 AND (crew + 1) * 2 = 16 AND crew - 1 - 1 = 5 AND 14 / crew = 2",
         "- crew < -6 AND crew > - 1",
-        "strLength(name) = 8 AND strToUpperCase(\"to\") = 'HANKO'",
+        "strLength(name) = 6 AND strToUpperCase(name) = 'AURORA'",
         "(crew = 1 OR crew = 7) AND INCLUDE",
         "1 < 2 AND 'a' < 'b'",
         "isPoint(geom)",
@@ -110,8 +75,8 @@ fn what_is_true_is_selected() {
 #[test]
 fn what_is_false_or_unknown_is_not() {
     for text in [
-        "name = 'l''aurora'",
-        "owner = 'x' OR NOT owner = 'x' OR owner LIKE '%' OR owner IN ('x') OR owner NOT IN ('x')",
+        "name = 'aurora'",
+        "crew_max = 1 OR NOT crew_max = 1 OR crew_max IN (1) OR crew_max NOT IN (1)",
         "crew / 0 = 1 OR NOT crew / 0 = 1",
         "crew IN (1, 2)",
         "IN ('ships.2')",
