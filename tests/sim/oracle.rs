@@ -54,6 +54,7 @@ pub struct Append {
 
 /// The log of one feature type.
 pub struct TypeLog {
+    /// In its last version, under which all is told.
     pub ft: FeatureType,
     /// Each feature's states in order; of a feature that only ever was patched, none.
     pub states: BTreeMap<String, Vec<State>>,
@@ -170,6 +171,13 @@ impl TypeLog {
         };
         let full = change.is_full() && !conditional && slot.is_none();
         states.push(State { offset, feature, event_time, full });
+    }
+
+    /// A feature as somebody had it under any version of the schema, as the last one has it.
+    pub fn as_last(&self, feature: &Feature) -> Feature {
+        let mut feature = feature.clone();
+        (0..).zip(&mut feature.properties).for_each(|(slot, value)| self.ft.widen(slot, value));
+        feature
     }
 
     /// The state at a position: after every record before it.

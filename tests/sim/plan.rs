@@ -2,14 +2,12 @@
 //! the feature types are set up. Every seed has another mixture, many of them without most kinds of fault: what is rare in an
 //! average run is common in some (swarm testing).
 
-use alluvium::model::FeatureType;
+use alluvium::model::{FeatureType, Property, PropertyType};
 use alluvium::store::MemoryLimits;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Transactions too large for one record travel as several, and those may stand apart in the log. Needs a store that begins at
-/// the first part when it starts anew, and tells whose part a record is.
-const RUNS: bool = true;
+use crate::clients::{FEW, LATE};
 
 /// Nothing is ever young enough to stay.
 const ALWAYS: MemoryLimits = MemoryLimits { soft: 1, hard: usize::MAX };
@@ -97,6 +95,8 @@ pub struct Plan {
     /// A small one makes transactions travel as several records.
     pub max_value_bytes: usize,
     pub memory: MemoryLimits,
+    /// So long after the beginning the types get a wider property and one more.
+    pub changes_ms: Option<u64>,
     /// Prints the story as it happens.
     pub told: bool,
 }
@@ -105,7 +105,7 @@ impl Plan {
     pub fn new(seed: u64) -> Plan {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x9e37_79b9_7f4a_7c15);
         let calm = rng.random_range(0..10) == 0;
-        let max_value_bytes = if rng.random_bool(0.5) && RUNS { 200 } else { 1 << 20 };
+        let max_value_bytes = if rng.random_bool(0.5) { 200 } else { 1 << 20 };
         let mut plan = Plan {
             seed,
             rates: if calm { Rates::default() } else { Rates::some(&mut rng) },
@@ -125,6 +125,7 @@ impl Plan {
             memory: [MemoryLimits::NONE, MemoryLimits::NONE, ALWAYS, LITTLE][rng.random_range(0..4)],
             // Drawn last, so that the other seeds' stories stay as they were.
             event_time: rng.random_range(0..4) == 0,
+            changes_ms: (!calm && rng.random_bool(0.5)).then(|| rng.random_range(1_000..30_000)),
             told: false,
         };
         if plan.refuses && !plan.tables_are_mended {
@@ -143,6 +144,16 @@ impl Plan {
         self.rates.all().iter().chain(&self.upsets.all()).all(|rate| *rate == 0)
     }
 
+    /// As they are at the end.
+    pub fn last_types(&self) -> Vec<FeatureType> {
+        let mut types = self.feature_types();
+        if self.changes_ms.is_some() {
+            types.iter_mut().for_each(|ft| *ft = ft.changed_to(&changed(ft)).unwrap());
+        }
+        types
+    }
+
+    /// As they are at the beginning.
     pub fn feature_types(&self) -> Vec<FeatureType> {
         let ships = "name = 'ships'\n[geometry]\ntype = 'Point'\n";
         let timed = format!("{ships}[event_time]\nproperty = 'at'\n");
@@ -158,7 +169,7 @@ impl Plan {
         let seconds = |ms: u64| ms as f64 / 1_000.0;
         let common = format!(
             "incarnation = 'sim'\nschema_version = 1\npartitions = {}\nexpiry = {:?}\nmax_dirty = {:?}\nproperties = [\n\
-             {{ name = 'few', type = 'int64', index = true }},\n\
+             {{ name = 'few', type = 'int32', index = true }},\n\
              {{ name = 'one', type = 'int64' }},\n{{ name = 'another', type = 'int64' }}{}]\n",
             self.partitions,
             seconds(self.expiry_ms),
@@ -167,6 +178,16 @@ impl Plan {
         );
         types.iter().map(|own| toml::from_str(&format!("{common}{own}")).unwrap()).collect()
     }
+}
+
+/// What the types become; what they have become already stays.
+pub fn changed(ft: &FeatureType) -> FeatureType {
+    let mut next = ft.clone();
+    next.properties[FEW].kind = PropertyType::Number;
+    if next.property(LATE).is_none() {
+        next.properties.push(Property { name: LATE.into(), ..ft.properties[FEW + 1].clone() });
+    }
+    next
 }
 
 /// None, the usual, or four times as many.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use alluvium::delegate::Delegate;
 use alluvium::log::FeatureLog;
-use alluvium::model::{FeatureType, Value};
+use alluvium::model::{Feature, FeatureType, Value};
 use alluvium::query::{Filter, Operand, Query};
 use alluvium::store::{Action, ActionKind, FeatureChanges, Transaction};
 use tokio::time::{sleep, timeout};
@@ -84,8 +84,9 @@ async fn look(world: &World, ft: &Arc<FeatureType>) -> TypeAtRest {
         let mut features = Features::new();
         match answer {
             Ok(items) => {
+                let as_last = |f: &Feature| world.logs.lock().of(&ft.name).as_last(f);
                 features
-                    .extend(items.into_iter().map(|i| (i.feature.id.to_string(), ((*i.feature).clone(), i.version))));
+                    .extend(items.into_iter().map(|i| (i.feature.id.to_string(), (as_last(&i.feature), i.version))));
             }
             Err(e) => world.wrong(format!("at rest a read was answered {e}")),
         }
@@ -101,8 +102,9 @@ async fn rows(world: &World, ft: &Arc<FeatureType>) -> Features {
     let mut rows = snapshot.scan(Default::default()).await.unwrap();
     let mut features = Features::new();
     while let Some(batch) = futures::StreamExt::next(&mut rows).await {
+        let as_last = |f: &Feature| world.logs.lock().of(&ft.name).as_last(f);
         features
-            .extend(batch.unwrap().into_iter().map(|r| (r.feature.id.to_string(), ((*r.feature).clone(), r.version))));
+            .extend(batch.unwrap().into_iter().map(|r| (r.feature.id.to_string(), (as_last(&r.feature), r.version))));
     }
     features
 }

@@ -10,7 +10,7 @@ use alluvium::delegate::memory::MemoryDelegate;
 use alluvium::log::FeatureLog;
 use alluvium::log::memory::MemoryLog;
 use alluvium::model::{FeatureType, Offset, Position};
-use alluvium::store::{Parts, Settings, Store};
+use alluvium::store::{CatalogueError, Parts, Settings, Store};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::oracle::Logs;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::recorded::{Ends, Events, Look, Recorded};
 use crate::seams::delegate::{FaultyDelegate, SharedDelegate};
 use crate::seams::leases::FaultyCoordinator;
@@ -99,7 +99,7 @@ impl World {
         let start = Instant::now();
         let log_clock = SimClock::new(start);
         let types = plan.feature_types();
-        let logs = Arc::new(Mutex::new(Logs::new(&types)));
+        let logs = Arc::new(Mutex::new(Logs::new(&plan.last_types())));
         let events = Arc::<Mutex<Events>>::default();
         let log = SharedLog {
             inner: MemoryLog::new(Arc::new(log_clock.clone())),
@@ -241,6 +241,26 @@ impl World {
         }
     }
 
+    /// Changes the types, on any instance, until it is done.
+    async fn change(self: Arc<Self>) {
+        let Some(ms) = self.plan.changes_ms else { return };
+        let mut rng = StdRng::seed_from_u64(self.plan.seed ^ 0xc4a6e);
+        sleep(Duration::from_millis(ms)).await;
+        for ft in &self.types {
+            loop {
+                sleep(Duration::from_millis(100)).await;
+                let n = rng.random_range(0..INSTANCES);
+                let Some(instance) = self.instance(n) else { continue };
+                let changing = instance.store.change_feature_type(&ft.name, |t| Ok(plan::changed(t)));
+                match instance.unless_it_crashes(changing).await {
+                    None | Some(Err(CatalogueError::Unavailable(_))) => {}
+                    Some(Ok(now)) => break self.tell(|| format!("{} is at version {}", ft.name, now.schema_version)),
+                    Some(Err(e)) => break self.wrong(format!("a change of {} was answered {e}", ft.name)),
+                }
+            }
+        }
+    }
+
     /// Looks now and then at how far back a restart would have to begin.
     async fn look(self: Arc<Self>) {
         while self.weather.is_bad() {
@@ -266,7 +286,11 @@ impl World {
         for n in 0..INSTANCES {
             self.bring_up(n).await;
         }
-        let mut busy = vec![tokio::spawn(self.clone().upset()), tokio::spawn(self.clone().look())];
+        let mut busy = vec![
+            tokio::spawn(self.clone().upset()),
+            tokio::spawn(self.clone().look()),
+            tokio::spawn(self.clone().change()),
+        ];
         for client in 0..3 {
             busy.push(tokio::spawn(clients::write(self.clone(), client)));
             busy.push(tokio::spawn(clients::read(self.clone(), client)));

@@ -19,6 +19,17 @@ const IDS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 /// Properties of every type: one with few values, and two that tell which write has set them.
 pub const FEW: usize = 0;
 const NUMBERS: [usize; 2] = [1, 2];
+/// One that is added while all goes on; it tells which write has set it, too.
+pub const LATE: &str = "late";
+
+fn late(ft: &FeatureType) -> Option<usize> {
+    ft.property(LATE).map(|(slot, _)| slot)
+}
+
+/// A value of the one with few, as the type has it now.
+pub fn few(ft: &FeatureType, n: i64) -> Value {
+    Value::Int(n % 3).widened(ft.properties[FEW].kind)
+}
 
 /// The number of a write, out of a property that tells it.
 pub fn number(value: &Value) -> Option<i64> {
@@ -43,11 +54,15 @@ fn some_fixes(rng: &mut StdRng) -> Vec<Coord> {
 
 /// A whole feature: a ship, or a track.
 fn some_feature(rng: &mut StdRng, ft: &FeatureType, id: &FeatureId, n: i64) -> Feature {
-    let few = if rng.random_bool(0.1) { Value::Null } else { Value::Int(n % 3) };
+    let few = if rng.random_bool(0.1) { Value::Null } else { few(ft, n) };
     let mut properties = vec![few, Value::Int(n), Value::Int(n)];
     if ft.event_time.is_some() {
         let seconds = rng.random_range(0..40_i64);
         properties.push(if seconds == 0 { Value::Null } else { Value::DateTime(seconds * 1_000_000) });
+    }
+    if let Some(slot) = late(ft) {
+        properties.resize(slot + 1, Value::Null);
+        properties[slot] = Value::Int(n);
     }
     match ft.track_shape() {
         Some(shape) => {

@@ -92,7 +92,7 @@ async fn collect(
             sleep(Duration::from_millis(rng.random_range(1..1_500))).await;
         }
         let item = item.ok()?;
-        items.push(((*item.feature).clone(), item.version));
+        items.push((world.logs.lock().of(&query.feature_type).as_last(&item.feature), item.version));
     }
     if rng.random_bool(0.2) {
         counts.extend(reading.count(None).await.ok()?);

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-use super::{FEW, NUMBERS, applied, some_feature, some_filter, some_fixes, some_ids, some_point};
+use super::{FEW, NUMBERS, applied, few, late, some_feature, some_filter, some_fixes, some_ids, some_point};
 use crate::recorded::{Ends, Told, Write};
 use crate::world::{INSTANCES, Instance, World};
 
@@ -29,7 +29,7 @@ pub async fn write(world: Arc<World>, client: u64) {
             some_condition(&mut rng, &world, &instance, number).await
         } else {
             let at_least = if rng.random_bool(0.2) { world.newest.lock().clone() } else { Position::default() };
-            Asked::All(Transaction { actions: some_actions(&mut rng, &world, number), at_least })
+            Asked::All(Transaction { actions: some_actions(&mut rng, &world, &instance, number), at_least })
         };
         let (types, conditional, leaves_number) = (asked.types(), asked.is_conditional(), asked.leaves_number());
         let what = format!("writer {client} at {at}, write {number}: {asked:?}");
@@ -89,7 +89,7 @@ impl Asked {
 
 /// A change of a feature in the version in which the writer has seen it just now, or of one that was not there.
 async fn some_condition(rng: &mut StdRng, world: &World, instance: &Instance, number: i64) -> Asked {
-    let ft = &world.types[rng.random_range(0..world.types.len())];
+    let ft = &some_type(rng, world, instance);
     let id = some_ids(rng, world.plan.ids)[0].clone();
     let at_least = Position::default();
     let seen = instance.unless_it_crashes(instance.store.get(&ft.name, &id, &at_least)).await;
@@ -104,7 +104,7 @@ async fn some_condition(rng: &mut StdRng, world: &World, instance: &Instance, nu
     let change = match rng.random_range(0..4) {
         0 if version.is_some() => Change::Delete(id),
         1 if version.is_some() => {
-            let changes = FeatureChanges { geometry: None, properties: some_properties(rng, number) };
+            let changes = FeatureChanges { geometry: None, properties: some_properties(rng, ft, number) };
             Change::Patch(changes.patch(id))
         }
         _ => Change::Put(Arc::new(some_feature(rng, ft, &id, number))),
@@ -120,10 +120,16 @@ fn as_told(world: &World, types: &[String], written: &Written, applied: Option<E
     Told::Written { ids, ends: world.ends(&written.position), applied }
 }
 
-fn some_actions(rng: &mut StdRng, world: &World, number: i64) -> Vec<Action> {
+/// As that instance knows it now.
+fn some_type(rng: &mut StdRng, world: &World, instance: &Instance) -> Arc<FeatureType> {
+    let ft = &world.types[rng.random_range(0..world.types.len())];
+    instance.store.feature_type(&ft.name).unwrap_or_else(|| ft.clone())
+}
+
+fn some_actions(rng: &mut StdRng, world: &World, instance: &Instance, number: i64) -> Vec<Action> {
     let n = if rng.random_bool(0.7) { 1 } else { rng.random_range(2..=3) };
     let mut action = || {
-        let ft = &world.types[rng.random_range(0..world.types.len())];
+        let ft = &some_type(rng, world, instance);
         Action { feature_type: ft.name.clone(), kind: some_kind(rng, world, ft, number) }
     };
     (0..n).map(|_| action()).collect()
@@ -137,7 +143,7 @@ fn some_kind(rng: &mut StdRng, world: &World, ft: &Arc<FeatureType>, number: i64
     let patches = world.plan.patches;
     match rng.random_range(0..100) {
         p if p < patches && ft.track.is_some() && rng.random_bool(0.6) => {
-            let properties = some_properties(rng, number);
+            let properties = some_properties(rng, ft, number);
             let properties: Vec<_> = properties.into_iter().map(|(slot, value)| (slot as u16, value)).collect();
             let mut append =
                 |id: &FeatureId| Append { id: Arc::clone(id), fixes: some_fixes(rng), properties: properties.clone() };
@@ -145,7 +151,7 @@ fn some_kind(rng: &mut StdRng, world: &World, ft: &Arc<FeatureType>, number: i64
         }
         p if p < patches => {
             let geometry = (ft.track.is_none() && rng.random_bool(0.3)).then(|| some_point(rng));
-            let changes = FeatureChanges { geometry, properties: some_properties(rng, number) };
+            let changes = FeatureChanges { geometry, properties: some_properties(rng, ft, number) };
             ActionKind::Update { filter: chosen(rng), changes }
         }
         p if p < patches + (100 - patches) * 2 / 3 => {
@@ -161,10 +167,13 @@ fn some_kind(rng: &mut StdRng, world: &World, ft: &Arc<FeatureType>, number: i64
 }
 
 /// One of the properties that tell the write, and perhaps another: so patches of the same feature differ.
-fn some_properties(rng: &mut StdRng, number: i64) -> Vec<(usize, Value)> {
+fn some_properties(rng: &mut StdRng, ft: &FeatureType, number: i64) -> Vec<(usize, Value)> {
     let mut properties = vec![(NUMBERS[rng.random_range(0..2)], Value::Int(number))];
     if rng.random_bool(0.3) {
-        properties.push((FEW, Value::Int(number % 3)));
+        properties.push((FEW, few(ft, number)));
+    }
+    if let Some(slot) = late(ft).filter(|_| rng.random_bool(0.5)) {
+        properties.push((slot, Value::Int(number)));
     }
     properties
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use alluvium::delegate::dead_letter::DeadLetter;
 use alluvium::delegate::memory::MemoryDelegate;
-use alluvium::delegate::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Rows, Scan, Snapshot};
+use alluvium::delegate::{
+    Base, Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Row, Rows, Scan, Snapshot,
+};
 use alluvium::model::{FeatureId, FeatureType, Rect, Watermark, partition_of};
 use alluvium::query::Filter;
 use async_trait::async_trait;
@@ -48,7 +50,15 @@ impl SharedDelegate {
             let ids: Vec<FeatureId> =
                 ids.into_iter().filter(|id| partition_of(id, ft.partitions) == partition).collect();
             let loaded = self.inner.load(ft, &ids).await?;
-            let known = ids.iter().zip(loaded.bases).filter_map(|(id, base)| Some((id.to_string(), base?))).collect();
+            let as_last = |base| match base {
+                Base::Row(row) => {
+                    let feature = self.logs.lock().of(&ft.name).as_last(&row.feature);
+                    Base::Row(Row { feature: Arc::new(feature), ..row })
+                }
+                deleted => deleted,
+            };
+            let known = ids.iter().zip(loaded.bases);
+            let known = known.filter_map(|(id, base)| Some((id.to_string(), as_last(base?)))).collect();
             let refused = self.inner.refused(ft).await?.into_iter().map(|r| (r.entry.id.to_string(), r.entry.version));
             self.events.lock().commits.push(Commit {
                 at_ms: self.start.elapsed().as_millis() as u64,
