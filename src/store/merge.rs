@@ -34,6 +34,8 @@ struct Moment {
     matches: Vec<Match>,
     position: Vec<Offset>,
     ticket: ReaderTicket,
+    /// Features of the index of which nobody can say yet whether they match: of a read of the index alone.
+    left_out: usize,
     /// Of the matches: what they point to is counted with the index.
     _handles: Share,
     /// `None` when the delegate is not asked.
@@ -66,22 +68,23 @@ async fn moment(
         if !state.wait_until(deadline, TransientIndex::may_serve).await {
             return Err(ReadError::Unavailable(BEHIND_ROWS.into()));
         }
-        resolved(state, filter, deadline).await?;
+        resolved(state, filter, tier, deadline).await?;
         let early =
             if off(Safeguard::IndexFirst) { Some(delegate.snapshot(&state.feature_type()).await?) } else { None };
-        let (ticket, position, matches, feature_type, all_here) = {
+        let (ticket, position, matches, left_out, feature_type, all_here) = {
             let index = state.index.read();
-            if !index.may_serve() || index.is_unknown(filter) {
+            if !index.may_serve() || !is_resolved(&index, filter, tier) {
                 continue;
             }
+            let left_out = if index.is_unknown(filter) { index.unresolved_len() } else { 0 };
             let matches = if tier == TierChoice::Persistent { Vec::new() } else { index.select(filter) };
             // Rows of what is here are hidden, so for those alone the delegate need not be asked.
             let all_here = filter.id_set().is_some_and(|ids| ids.list.iter().all(|id| index.get(id).is_some()));
-            (index.reader(), index.applied(), matches, state.feature_type(), all_here)
+            (index.reader(), index.applied(), matches, left_out, state.feature_type(), all_here)
         };
         let handles = memory.share(matches.capacity() * size_of::<Match>());
         if tier == TierChoice::Transient || all_here || !feature_type.persist {
-            return Ok(Moment { feature_type, matches, position, ticket, _handles: handles, snapshot: None });
+            return Ok(Moment { feature_type, matches, position, ticket, left_out, _handles: handles, snapshot: None });
         }
         let snapshot = match early {
             Some(snapshot) => snapshot,
@@ -94,7 +97,8 @@ async fn moment(
         };
         let seen: Vec<Watermark> = snapshot.watermarks().to_vec();
         if position.iter().zip(&seen).all(|(p, w)| *p >= w.as_of) || off(Safeguard::AsOf) {
-            return Ok(Moment { feature_type, matches, position, ticket, _handles: handles, snapshot: Some(snapshot) });
+            let snapshot = Some(snapshot);
+            return Ok(Moment { feature_type, matches, position, ticket, left_out, _handles: handles, snapshot });
         }
         drop(snapshot);
         let caught_up =
@@ -106,9 +110,15 @@ async fn moment(
 }
 
 /// Waits until it is known what matches.
-async fn resolved(state: &TypeState, filter: &Filter, deadline: Instant) -> Result<(), ReadError> {
-    let known = state.wait_until(deadline, |index| !index.is_unknown(filter)).await;
+async fn resolved(state: &TypeState, filter: &Filter, tier: TierChoice, deadline: Instant) -> Result<(), ReadError> {
+    let known = state.wait_until(deadline, |index| is_resolved(index, filter, tier)).await;
     if known { Ok(()) } else { Err(ReadError::Unavailable(UNRESOLVED.into())) }
+}
+
+/// True when it is known what matches. A read of the index alone is a look at what is there: it leaves out what nobody can say
+/// yet, and says so, but for what it asks for by its id.
+fn is_resolved(index: &TransientIndex, filter: &Filter, tier: TierChoice) -> bool {
+    !index.is_unknown(filter) || (tier == TierChoice::Transient && filter.id_set().is_none())
 }
 
 /// Opens the answer to a query: fixes its moment.
@@ -124,6 +134,7 @@ pub async fn read(
     Ok(Reading {
         feature_type: moment.feature_type.clone(),
         position: state.position_of(&moment.position),
+        left_out: moment.left_out,
         matched_here: moment.matches.len() as u64,
         query,
         state,
@@ -138,6 +149,9 @@ pub struct Reading {
     pub feature_type: Arc<FeatureType>,
     /// The position at which the answer holds.
     pub position: Position,
+    /// Of a read of the transient tier alone: how many features it leaves out, whether or not they match, because the long-term
+    /// store, which has the rest of them, is away.
+    pub left_out: usize,
     query: Query,
     state: Arc<TypeState>,
     moment: Moment,
@@ -223,8 +237,8 @@ impl Reading {
         Ok(None)
     }
 
-    /// How many features match the filter in the query's tier, exactly, whatever the page; `None` past the budget. The items
-    /// begin anew, but only once: not to be asked when some have been read since.
+    /// How many features match the filter in the query's tier, exactly, whatever the page; `None` past the budget, and where
+    /// some are left out. The items begin anew, but only once: not to be asked when some have been read since.
     pub async fn count(&mut self, budget: Option<Duration>) -> Result<Option<u64>, ReadError> {
         // The delegate's snapshot has one scan at a time.
         self.again = self.items.take().is_some();
@@ -274,10 +288,13 @@ impl Reading {
         })
     }
 
-    pub(super) async fn count_all(&mut self) -> Result<u64, ReadError> {
+    pub(super) async fn count_all(&mut self) -> Result<Option<u64>, ReadError> {
+        if self.left_out > 0 {
+            return Ok(None);
+        }
         let Moment { ticket, snapshot, .. } = &mut self.moment;
         let (state, filter) = (&self.state, &self.query.filter);
-        let Some(snapshot) = snapshot else { return Ok(self.matched_here) };
+        let Some(snapshot) = snapshot else { return Ok(Some(self.matched_here)) };
         let hidden = state.index.read().hidden_from(ticket);
         let all_rows = if hidden.len() <= HIDDEN_LOOKUPS { snapshot.count(filter).await? } else { None };
         let persistent = match all_rows {
@@ -292,18 +309,18 @@ impl Reading {
             }
         };
         check_known(&state.index.read(), ticket)?;
-        Ok(self.matched_here + persistent)
+        Ok(Some(self.matched_here + persistent))
     }
 }
 
 /// What a count comes to, if it does within the budget.
 pub async fn within(
     budget: Option<Duration>,
-    count: impl Future<Output = Result<u64, ReadError>>,
+    count: impl Future<Output = Result<Option<u64>, ReadError>>,
 ) -> Result<Option<u64>, ReadError> {
     match budget {
-        None => count.await.map(Some),
-        Some(budget) => tokio::time::timeout(budget, count).await.ok().transpose(),
+        None => count.await,
+        Some(budget) => tokio::time::timeout(budget, count).await.unwrap_or(Ok(None)),
     }
 }
 
@@ -369,7 +386,7 @@ pub async fn bounds(
     delegate: &Arc<dyn Delegate>,
     wait: Duration,
 ) -> Result<Option<Rect>, ReadError> {
-    resolved(state, &Filter::All, Instant::now() + wait).await?;
+    resolved(state, &Filter::All, TierChoice::Merged, Instant::now() + wait).await?;
     let (here, feature_type) = (state.index.read().bounds(), state.feature_type());
     let there = if feature_type.persist { delegate.snapshot(&feature_type).await?.bounds().await? } else { None };
     Ok(match (here, there) {

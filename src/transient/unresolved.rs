@@ -29,7 +29,12 @@ impl TransientIndex {
         !self.unresolved.is_empty()
     }
 
-    /// How many features of a partition there are of which nobody can say what they are.
+    /// How many features there are of which nobody can say what they are.
+    pub fn unresolved_len(&self) -> usize {
+        self.unresolved.len()
+    }
+
+    /// How many of them are a partition's.
     pub fn unresolved_of(&self, partition: PartitionId) -> usize {
         self.unresolved.values().filter(|u| u.changes[0].0.partition == partition).count()
     }

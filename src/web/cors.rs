@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use super::Web;
 use super::request::text;
 
-const EXPOSED: &str = "Alluvium-Position, Alluvium-Tier, Allow, Content-Crs, ETag, Last-Modified, Link, Location, \
-    OGC-Content-Crs, OGC-NumberMatched, OGC-NumberReturned, Retry-After";
+const EXPOSED: &str = "Alluvium-Position, Alluvium-Tier, Alluvium-Unresolved, Allow, Content-Crs, ETag, Last-Modified, \
+    Link, Location, OGC-Content-Crs, OGC-NumberMatched, OGC-NumberReturned, Retry-After";
 const ALLOWED_HEADERS: &str = "Accept, Accept-Language, Alluvium-Position, Authorization, Content-Crs, Content-Type, \
     If-Match, If-Modified-Since, If-None-Match, If-Unmodified-Since, Last-Event-ID, OGC-Content-Crs, Prefer, X-API-Key";
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

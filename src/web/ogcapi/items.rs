@@ -26,6 +26,8 @@ use crate::web::request::{AtLeast, BaseUrl, Params, Path, encoded, position_head
 const CONTENT_CRS: HeaderName = HeaderName::from_static("content-crs");
 /// Where a feature is kept at the moment: `transient` or `persistent`.
 const TIER: HeaderName = HeaderName::from_static("alluvium-tier");
+/// How many features an answer leaves out: see [`Reading::left_out`].
+const UNRESOLVED: HeaderName = HeaderName::from_static("alluvium-unresolved");
 const NUMBER_MATCHED: HeaderName = HeaderName::from_static("ogc-numbermatched");
 const NUMBER_RETURNED: HeaderName = HeaderName::from_static("ogc-numberreturned");
 
@@ -48,7 +50,7 @@ pub async fn list(
     let request = ItemsRequest::read(&ft, &params, size, at_least)?;
     let crs = request.crs.clone();
     let mut page = Page::open(web, ft, base, params, request).await?;
-    let position = page.reading.position.clone();
+    let (position, left_out) = (page.reading.position.clone(), page.reading.left_out);
 
     // The first piece is made before the head goes out, so that a failure up to here has its status, and a small answer its
     // length and its numbers.
@@ -62,6 +64,9 @@ pub async fn list(
     let headers = response.headers_mut();
     headers.insert(CONTENT_CRS, content_crs(&crs));
     headers.extend(position_header(&position));
+    if left_out > 0 {
+        headers.insert(UNRESOLVED, left_out.into());
+    }
     if let Some(numbers) = numbers {
         headers.insert(NUMBER_RETURNED, numbers.returned.into());
         headers.extend(numbers.matched.map(|n| (NUMBER_MATCHED, n.into())));
@@ -155,7 +160,7 @@ impl Page {
         more: bool,
     ) -> std::result::Result<Numbers, ReadError> {
         let returned = frame.features();
-        let matched = if !more && self.query.after.is_none() {
+        let matched = if !more && self.query.after.is_none() && self.reading.left_out == 0 {
             Some(returned)
         } else {
             self.reading.count(Some(self.web.server.count_budget)).await?
