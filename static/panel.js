@@ -68,13 +68,14 @@ export function showState(status) {
   if (!status) return;
   const failing = status.tasks.filter((task) => task.state !== 'running');
   byId('health').textContent = failing.length ? `${failing.length} of ${status.tasks.length} tasks are failing` : 'all is well';
-  const heads = ['', 'behind', 'in memory', 'unpersisted', 'refused', 'skipped'];
+  const heads = ['', 'behind', 'in memory', 'unpersisted', 'unresolved', 'refused', 'skipped'];
   const row = (name, cells) => element('tr', {}, ...cells.map((textContent) => element(name, { textContent })));
   const partitions = status.partitions.map((p) => row('td', [
     `${p.feature_type}/${p.partition}`,
     number(p.end - p.applied),
     p.partition === 0 ? number(p.index_features) : '',
     p.oldest_unpersisted_ms ? `${Math.round(p.oldest_unpersisted_ms / 1000)} s` : '',
+    p.unresolved || '',
     p.refused || '',
     p.poison_records || '',
   ]));

@@ -181,6 +181,8 @@ pub struct PartitionStatus {
     pub index_bytes: u64,
     /// Age of the oldest change that is not persisted, milliseconds.
     pub oldest_unpersisted_ms: i64,
+    /// Features of which nobody can say what they are until the long-term store tells what their changes build on.
+    pub unresolved: u64,
     /// Features that the long-term store refused and that were not mended since; none where it was not asked or is away.
     pub refused: Option<u64>,
     /// Records that were skipped, since the start.

@@ -303,6 +303,7 @@ impl TypeState {
                 index_features: if p == 0 { index.len() as u64 } else { 0 },
                 index_bytes: if p == 0 { index.bytes() as u64 } else { 0 },
                 oldest_unpersisted_ms: index.oldest_dirty_ms(p).map_or(0, |t| (now_ms - t).max(0)),
+                unresolved: index.unresolved_of(p) as u64,
                 refused: None,
                 poison_records: dead_letters.values().sum(),
                 dead_letters,

@@ -28,6 +28,7 @@ const MEMORY: &str = "alluvium_memory_bytes";
 const MEMORY_LIMIT: &str = "alluvium_memory_limit_bytes";
 const DELEGATE: &str = "alluvium_persistent_features";
 const UNPERSISTED: &str = "alluvium_oldest_unpersisted_seconds";
+const UNRESOLVED: &str = "alluvium_unresolved_features";
 const SWEPT: &str = "alluvium_swept_features_total";
 const FAILURES: &str = "alluvium_persist_failures_total";
 const DEAD_LETTERS: &str = "alluvium_dead_letters_total";
@@ -51,6 +52,7 @@ pub fn describe() {
     describe_gauge!(MEMORY_LIMIT, Unit::Bytes, "Past soft entries are persisted early, past hard writes are refused");
     describe_gauge!(DELEGATE, "Features that only the long-term store has, by feature type, when counting is quick");
     describe_gauge!(UNPERSISTED, Unit::Seconds, "Age of the oldest change that is not in the long-term store");
+    describe_gauge!(UNRESOLVED, "Features whose changes wait for the long-term store to tell what they build on");
     describe_counter!(SWEPT, "Features that this instance has persisted");
     describe_counter!(FAILURES, "Sweeps of this instance that failed");
     describe_counter!(DEAD_LETTERS, "Records of the log that were skipped, by feature type, partition and reason");
@@ -111,6 +113,7 @@ pub async fn render(State(web): State<Arc<Web>>, caller: Caller) -> Result<Respo
         gauge!(LAG, &labels).set(p.end.saturating_sub(p.applied) as f64);
         gauge!(DURABLE, &labels).set(p.durable_through as f64);
         gauge!(UNPERSISTED, &labels).set(p.oldest_unpersisted_ms as f64 / 1000.0);
+        gauge!(UNRESOLVED, &labels).set(p.unresolved as f64);
         counter!(SWEPT, &labels).absolute(p.swept_features);
         counter!(FAILURES, &labels).absolute(p.sweep_failures);
         for (reason, count) in p.dead_letters {
