@@ -103,7 +103,7 @@ impl Table {
         if self.refused.get(&entry.id).is_some_and(|r| r.entry.version <= entry.version) {
             self.refused.remove(&entry.id);
         }
-        let row_version = self.rows.get(&entry.id).map(|r| r.version);
+        let row_version = self.rows.get(&entry.id).and_then(|r| r.version);
         let deleted_version = self.deleted.get(&entry.id).map(|(_, version)| *version);
         if row_version.max(deleted_version) > Some(entry.version) {
             return;
@@ -111,7 +111,7 @@ impl Table {
         let rows = Arc::make_mut(&mut self.rows);
         match entry.feature {
             Some(feature) => {
-                rows.insert(entry.id.clone(), Row { feature, version: entry.version });
+                rows.insert(entry.id.clone(), Row { feature, version: Some(entry.version) });
                 self.deleted.remove(&entry.id);
             }
             None => {
@@ -125,7 +125,7 @@ impl Table {
         let deleted = || {
             let (version, time) = (self.deleted.get(id), self.deleted_times.get(id));
             (version.is_some() || time.is_some())
-                .then(|| Base::Deleted(version.map_or(0, |(_, version)| *version), time.map(|(time, _)| *time)))
+                .then(|| Base::Deleted(version.map(|(_, version)| *version), time.map(|(time, _)| *time)))
         };
         self.rows.get(id).cloned().map(Base::Row).or_else(deleted)
     }
@@ -153,7 +153,7 @@ impl Delegate for MemoryDelegate {
             Some(table) if !same_columns(&table.feature_type, feature_type) => {
                 return Err(DelegateError::Exists(name.clone()));
             }
-            Some(table) => table.rows.iter().map(|(id, r)| (id.clone(), Row { version: 0, ..r.clone() })).collect(),
+            Some(table) => table.rows.iter().map(|(id, r)| (id.clone(), Row { version: None, ..r.clone() })).collect(),
             None => BTreeMap::new(),
         };
         state.detached.remove(name);

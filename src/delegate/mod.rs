@@ -30,16 +30,17 @@ use crate::query::{Cursor, Filter, SortKey};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub feature: Arc<Feature>,
-    /// The offset of the last change that this row includes, in its partition; 0 where another tool wrote the row.
-    pub version: Offset,
+    /// The offset of the last change that this row includes, in its partition; `None` where another tool wrote the row, which
+    /// is older than any record.
+    pub version: Option<Offset>,
 }
 
 /// What the delegate has under an id.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Base {
     Row(Row),
-    /// Deleted by the record at this offset (0 where that is forgotten), at this event time, microseconds.
-    Deleted(Offset, Option<i64>),
+    /// Deleted by the record at this offset (`None` where that is forgotten), at this event time, microseconds.
+    Deleted(Option<Offset>, Option<i64>),
 }
 
 /// One state to persist.
@@ -213,7 +214,7 @@ pub trait Delegate: Send + Sync + 'static {
 
     /// Takes a type, its watermarks and its bookkeeping out of the catalogue; `purge` drops its table too. One that is gone
     /// is no error. Without `purge` a later `create` of that name with the same columns takes the table as it is, its rows
-    /// with version 0.
+    /// without versions.
     async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError>;
 
     /// The watermark of each partition.
@@ -221,7 +222,7 @@ pub trait Delegate: Send + Sync + 'static {
 
     /// Upserts, deletes what is tombstoned and remembers its version, never over a row or a memory of a newer version, and
     /// moves the watermark: in one transaction, and only if the watermark is the expected one. An equal version is written
-    /// again: it is the same state, or a row with version 0 that another tool wrote, which is older than any record.
+    /// again: it is the same state. A row without a version, which another tool wrote, is overwritten by any.
     async fn persist(&self, feature_type: &FeatureType, batch: PersistBatch) -> Result<Persisting, DelegateError>;
 
     /// What constraints refused of this type, whole, in no order: the newest such state of each feature, until a state of the

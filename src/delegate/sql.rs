@@ -8,12 +8,28 @@ use std::fmt::Write;
 
 use super::literal::literal;
 use crate::model::table::KeyType;
-use crate::model::{FeatureId, FeatureType, GeometryKind, PropertyType, Rect, Value};
+use crate::model::{FeatureId, FeatureType, GeometryKind, Offset, PropertyType, Rect, Value};
 use crate::query::filter::{LikePattern, LikeToken};
 use crate::query::{CompareOp, Cursor, Filter, Operand, SortKey};
 
-/// The column with the version of a row.
+/// The column with the version of a row: see [`stored_version`].
 pub const VERSION: &str = "alluvium_version";
+
+/// How a row's version stands in its column. 0, the column's default, is that of a row which another tool wrote; so the first
+/// offset of a log is -1. Comparing it with an offset is right as it is, for whether it may be overwritten.
+pub fn stored_version(version: Offset) -> i64 {
+    if version == 0 { -1 } else { version as i64 }
+}
+
+/// The version of a row whose column has this; another tool may have written anything.
+pub fn version_of(stored: i64) -> Option<Offset> {
+    match stored {
+        -1 => Some(0),
+        0 => None,
+        n => n.try_into().ok(),
+    }
+}
+
 /// In PostGIS, of a table of others: the key in its own type.
 pub const KEY: &str = "alluvium_key";
 

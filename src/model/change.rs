@@ -31,12 +31,12 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// `version`: of the feature; `None` when it is not there.
-    pub fn holds(&self, version: Option<Offset>) -> bool {
+    /// `version`: of a feature that is there; `None` of a row that another program wrote.
+    pub fn holds(&self, is_there: bool, version: Option<Offset>) -> bool {
         match self {
-            Expected::Absent => version.is_none(),
-            Expected::Present => version.is_some(),
-            Expected::OneOf(versions) => version.is_some_and(|v| versions.contains(&v)),
+            Expected::Absent => !is_there,
+            Expected::Present => is_there,
+            Expected::OneOf(versions) => is_there && version.is_some_and(|v| versions.contains(&v)),
         }
     }
 }

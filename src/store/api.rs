@@ -85,8 +85,9 @@ pub struct Written {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     pub feature: Arc<Feature>,
-    /// The offset of its last change. The ETag, together with the incarnation.
-    pub version: Offset,
+    /// The offset of its last change: the ETag, together with the incarnation. `None` of a row that another tool wrote, which
+    /// may change without notice.
+    pub version: Option<Offset>,
     pub tier: Tier,
 }
 

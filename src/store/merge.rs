@@ -360,7 +360,7 @@ fn check_known(index: &TransientIndex, ticket: &ReaderTicket) -> Result<(), Read
 }
 
 fn transient_item(m: &Match) -> Item {
-    Item { feature: m.feature.clone(), version: m.version, tier: Tier::Transient }
+    Item { feature: m.feature.clone(), version: Some(m.version), tier: Tier::Transient }
 }
 
 fn persistent_item(row: Row) -> Item {

@@ -103,7 +103,7 @@ impl TransientIndex {
         }
         match bases.get(id) {
             Some(Known::Row(_, version) | Known::Deleted(version, _))
-                if *version >= step.offset && *version > 0 && !off(Safeguard::Versions) =>
+                if *version >= Some(step.offset) && !off(Safeguard::Versions) =>
             {
                 Err(Later)
             }
@@ -145,19 +145,18 @@ impl TransientIndex {
         change: &Change,
         bases: &FxHashMap<FeatureId, Known>,
     ) -> bool {
-        let now = match (self.get(change.id()), bases.get(change.id())) {
-            (Some(entry), _) => entry.base.is_some().then_some(entry.version),
-            (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version == step.offset => {
-                return false;
-            }
-            (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version > step.offset => {
+        let now = Some(step.offset);
+        let (is_there, version) = match (self.get(change.id()), bases.get(change.id())) {
+            (Some(entry), _) => (entry.base.is_some(), Some(entry.version)),
+            (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version == now => return false,
+            (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version > now => {
                 self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Unknown);
                 return false;
             }
-            (None, Some(Known::Row(_, version))) => Some(*version),
-            (None, _) => None,
+            (None, Some(Known::Row(_, version))) => (true, *version),
+            (None, _) => (false, None),
         };
-        if expected.holds(now) || off(Safeguard::Conditions) {
+        if expected.holds(is_there, version) || off(Safeguard::Conditions) {
             self.change(step, change, false, bases)
         } else {
             self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Failed);
@@ -241,10 +240,8 @@ impl TransientIndex {
             return entry.feature().map_or(BuildsOn::Nothing, BuildsOn::Feature);
         }
         match bases.get(id) {
-            // A row of version 0 may be another program's, and to set the same values again is harmless.
-            Some(Known::Row(feature, 0)) => BuildsOn::Feature(feature.clone()),
             Some(Known::Row(_, version) | Known::Deleted(version, _))
-                if *version >= step.offset && !off(Safeguard::Versions) =>
+                if *version >= Some(step.offset) && !off(Safeguard::Versions) =>
             {
                 BuildsOn::Later
             }

@@ -103,10 +103,10 @@ const PLACE_BY_ID: usize = 2 * (size_of::<(FeatureId, u32)>() + 1);
 /// What a base load said of an id, to apply a patch to.
 #[derive(Clone, Debug)]
 pub enum Known {
-    /// A row, with its version.
-    Row(Arc<Feature>, Offset),
-    /// Deleted at this version (0: long ago), and this event time.
-    Deleted(Offset, Option<i64>),
+    /// A row, with its version; `None`: another program's, older than any record.
+    Row(Arc<Feature>, Option<Offset>),
+    /// Deleted at this version (`None`: long ago), and this event time.
+    Deleted(Option<Offset>, Option<i64>),
     Nothing,
     /// The delegate could not be asked: the change is kept until it can.
     Away,

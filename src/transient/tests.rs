@@ -109,14 +109,17 @@ fn a_patch_builds_on_its_base_unless_the_base_already_has_it() {
     let mut index = TransientIndex::new(&feature_type(), &[10]);
     let Change::Put(base) = ship("a", 1.0, 1) else { unreachable!() };
     assert_eq!(index.bases_needed([ship("b", 0.0, 0), set_n("b", 1), set_n("a", 2)].iter()), ["a".into()]);
-    let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(base.clone(), version))]);
+    let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(base.clone(), Some(version)))]);
     index.apply(at(10), &[set_n("a", 2)], &known(10));
     assert!(index.get("a").is_none(), "the row includes this record");
     index.apply(at(11), &[set_n("a", 3)], &known(10));
     assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
     let mut of_others = TransientIndex::new(&feature_type(), &[0]);
     of_others.apply(at(0), &[set_n("a", 2)], &known(0));
-    assert!(of_others.get("a").is_some(), "a row that another program wrote has version 0");
+    assert!(of_others.get("a").is_none(), "the row includes the first record of the log");
+    let theirs = FxHashMap::from_iter([("a".into(), Known::Row(base.clone(), None))]);
+    of_others.apply(at(1), &[set_n("a", 2)], &theirs);
+    assert!(of_others.get("a").is_some(), "another program's row is older than any record");
     index.apply(at(12), &[set_n("c", 3)], &FxHashMap::default());
     assert!(index.get("c").is_none(), "of a feature that is not there it does nothing");
 }
@@ -279,10 +282,10 @@ fn an_append_builds_on_its_base_unless_that_already_has_it() {
     let mut index = TransientIndex::new(&ft, &[10]);
     let append = [Change::Append(fix("a", 2.0, 2.0))];
     assert_eq!(index.bases_needed(append.iter()), ["a".into()]);
-    let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(row.clone(), version))]);
+    let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(row.clone(), Some(version)))]);
     index.apply(at(10), &append, &known(10));
     assert!(index.is_empty(), "the row includes this record");
-    index.apply(at(11), &append, &FxHashMap::from_iter([(FeatureId::from("a"), Known::Deleted(11, None))]));
+    index.apply(at(11), &append, &FxHashMap::from_iter([(FeatureId::from("a"), Known::Deleted(Some(11), None))]));
     assert!(index.is_empty(), "deleted since");
     index.apply(at(12), &append, &known(10));
     assert_eq!(index.get("a").unwrap().feature().unwrap().geometry.as_ref().unwrap().wkb().len(), 9 + 2 * 24);
@@ -337,12 +340,12 @@ fn a_conditional_change_is_decided_by_what_is_there() {
 
     let Change::Put(row) = ship("row", 1.0, 1) else { panic!() };
     for (offset, base, expected) in [
-        (10, Known::Row(row.clone(), 5), Decision::Held),
-        (11, Known::Row(row.clone(), 6), Decision::Failed),
-        (12, Known::Deleted(5, None), Decision::Failed),
+        (10, Known::Row(row.clone(), Some(5)), Decision::Held),
+        (11, Known::Row(row.clone(), Some(6)), Decision::Failed),
+        (12, Known::Deleted(Some(5), None), Decision::Failed),
         (13, Known::Nothing, Decision::Failed),
-        (14, Known::Row(row.clone(), 14), Decision::Held),
-        (15, Known::Row(row.clone(), 20), Decision::Unknown),
+        (14, Known::Row(row.clone(), Some(14)), Decision::Held),
+        (15, Known::Row(row.clone(), Some(20)), Decision::Unknown),
     ] {
         let id = FeatureId::from(format!("b{offset}"));
         let change = replace(&id, 5, 7);
@@ -442,16 +445,16 @@ fn what_is_late_is_told_by_the_row_and_by_what_is_remembered_of_a_deleted_one() 
     let Change::Put(row) = seen(Some(10), 0) else { panic!() };
     let second = 1_000_000;
     for (base, late) in [
-        (Known::Row(row.clone(), 5), true),
-        (Known::Row(row.clone(), 0), true),
-        (Known::Deleted(5, Some(10 * second)), true),
-        (Known::Deleted(0, Some(10 * second)), true),
-        (Known::Deleted(5, None), false),
-        (Known::Deleted(5, Some(9 * second)), false),
+        (Known::Row(row.clone(), Some(5)), true),
+        (Known::Row(row.clone(), None), true),
+        (Known::Deleted(Some(5), Some(10 * second)), true),
+        (Known::Deleted(None, Some(10 * second)), true),
+        (Known::Deleted(Some(5), None), false),
+        (Known::Deleted(Some(5), Some(9 * second)), false),
         (Known::Nothing, false),
         // It includes this change, or one that came after it.
-        (Known::Row(row, 20), true),
-        (Known::Deleted(20, None), true),
+        (Known::Row(row, Some(20)), true),
+        (Known::Deleted(Some(20), None), true),
     ] {
         let mut index = TransientIndex::new(&timed(), &[0]);
         let change = seen(Some(9), 1);
@@ -490,7 +493,7 @@ fn what_waits_for_its_base_is_applied_to_it_in_order() {
     assert!(index.hides(&index.reader(), "a"));
 
     let asked = index.unresolved(10);
-    index.resolve(&asked, &a_is(Known::Row(row_of_a(0), 4)));
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(0), Some(4))));
     assert!(!index.is_unknown(&Filter::All));
     let a = index.get("a").unwrap();
     assert_eq!((a.version, a.dirty_since, a.feature().unwrap().properties[0].clone()), (12, 10, Value::Int(2)));
@@ -498,9 +501,9 @@ fn what_waits_for_its_base_is_applied_to_it_in_order() {
 
     // What the row includes already is not done again.
     let mut index = unresolved(&changes);
-    index.resolve(&asked, &a_is(Known::Row(row_of_a(7), 11)));
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(7), Some(11))));
     assert_eq!((index.select(&near(8.0)).len(), index.select(&near(5.0)).len()), (0, 1));
-    for outlived in [Known::Row(row_of_a(7), 12), Known::Deleted(30, None), Known::Nothing] {
+    for outlived in [Known::Row(row_of_a(7), Some(12)), Known::Deleted(Some(30), None), Known::Nothing] {
         let mut index = unresolved(&changes);
         index.resolve(&asked, &a_is(outlived));
         assert!(index.is_empty() && index.bytes() < 1_000, "{} bytes", index.bytes());
@@ -513,7 +516,7 @@ fn a_full_record_makes_what_waits_irrelevant() {
     assert!(!index.is_unknown(&Filter::All));
     assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
     // What was asked for before has come too late.
-    index.resolve(&[("a".into(), 10)], &a_is(Known::Row(row_of_a(0), 4)));
+    index.resolve(&[("a".into(), 10)], &a_is(Known::Row(row_of_a(0), Some(4))));
     assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
 
     let mut index = unresolved(&[set_n("a", 1)]);
@@ -521,7 +524,7 @@ fn a_full_record_makes_what_waits_irrelevant() {
     index.apply_persisted(0, 11, &marker(11, 11));
     assert!(index.is_empty() && !index.has_unresolved(), "another instance could load it");
     index.apply(at(12), &[set_n("a", 2)], &a_is(Known::Away));
-    index.resolve(&asked, &a_is(Known::Row(row_of_a(0), 4)));
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(0), Some(4))));
     assert!(index.has_unresolved(), "the row is from before its first change was persisted");
 }
 
@@ -536,7 +539,7 @@ fn nothing_behind_what_waits_is_durable() {
     index.apply_persisted(0, 13, &marker(11, 11));
     assert!(index.aged(0, limits(100)).is_none());
     assert_eq!(index.unresolved_of(0), 1);
-    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(0), 4)));
+    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(0), Some(4))));
     let aged = index.aged(0, limits(100)).unwrap();
     assert_eq!((aged.entries.len(), aged.durable_through), (3, 14));
 }
@@ -547,12 +550,12 @@ fn a_condition_is_decided_when_its_base_is_known() {
     let mut index = unresolved(&[replace(4, 1), replace(4, 2), replace(10, 3)]);
     let decisions = |index: &TransientIndex| [10, 11, 12].map(|offset| index.decision(0, offset));
     assert_eq!(decisions(&index), [Decision::Unknown; 3]);
-    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(0), 4)));
+    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(0), Some(4))));
     assert_eq!(decisions(&index), [Decision::Held, Decision::Failed, Decision::Held]);
     assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
 
     let mut index = unresolved(&[replace(4, 1), replace(4, 2), replace(10, 3)]);
-    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(1), 11)));
+    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(1), Some(11))));
     assert_eq!(decisions(&index), [Decision::Unknown, Decision::Held, Decision::Failed]);
     assert!(index.is_empty());
 }
@@ -563,7 +566,7 @@ fn a_condition_that_waits_knows_its_own_effect_also_at_the_beginning_of_the_log(
     let create = Change::If(Expected::Absent, Box::new(ship("a", 5.0, 1)));
     index.apply(at(0), &[create], &a_is(Known::Away));
     let asked = index.unresolved(10);
-    index.resolve(&asked, &a_is(Known::Row(row_of_a(1), 0)));
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(1), Some(0))));
     assert_eq!(index.decision(0, 0), Decision::Held, "another instance has made the row of it");
     assert!(index.is_empty());
 }

@@ -134,13 +134,12 @@ impl TransientIndex {
         let (row, version, deleted_time) = match known {
             Known::Row(row, version) => (Some(row.clone()), *version, None),
             Known::Deleted(version, event_time) => (None, *version, *event_time),
-            Known::Nothing | Known::Away => (None, 0, None),
+            Known::Nothing | Known::Away => (None, None, None),
         };
-        // A row of version 0 may be another program's, and to set the same values again is harmless.
-        let includes = |step: &Step| version > 0 && step.offset <= version;
-        let made_it = |step: &Step| step.offset == version && matches!(known, Known::Row(..) | Known::Deleted(..));
+        let includes = |step: &Step| Some(step.offset) <= version;
+        let made_it = |step: &Step| Some(step.offset) == version;
         let since = self.slots[slot as usize].as_ref().map_or(0, |entry| entry.dirty_since);
-        self.set(Step { offset: version, since, ..kept[0].0 }, id, row, false);
+        self.set(Step { offset: version.unwrap_or(0), since, ..kept[0].0 }, id, row, false);
         if let Some(entry) = self.slots[slot as usize].as_mut() {
             entry.deleted_time = deleted_time;
         }

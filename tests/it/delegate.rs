@@ -164,11 +164,24 @@ async fn a_removed_types_table_is_taken_as_it_is(s: &Subject) {
     let again = FeatureType { incarnation: "i2".into(), partitions: 3, ..(*ships).clone() };
     d.create(&again).await.unwrap();
     assert_eq!(d.watermarks(&again).await.unwrap(), [Watermark::default(); 3]);
-    assert_eq!(load(d, &again, "a").await, Some(Base::Row(Row { feature: ship("a", 1.0, "Anna"), version: 0 })));
+    assert_eq!(load(d, &again, "a").await, Some(Base::Row(Row { feature: ship("a", 1.0, "Anna"), version: None })));
     assert_eq!(load(d, &again, "gone").await, None);
     // The first record of a log has offset 0, and is newer than any row of an earlier incarnation.
     persist(d, &again, vec![put(ship("a", 2.0, "Anna II"), 0)]).await;
-    assert_eq!(load(d, &again, "a").await, Some(Base::Row(Row { feature: ship("a", 2.0, "Anna II"), version: 0 })));
+    persist(d, &again, vec![put(ship("a", 2.0, "Anna II"), 0)]).await;
+    assert_eq!(
+        load(d, &again, "a").await,
+        Some(Base::Row(Row { feature: ship("a", 2.0, "Anna II"), version: Some(0) }))
+    );
+    persist(d, &again, vec![put(ship("a", 3.0, "Anna III"), 1)]).await;
+    persist(d, &again, vec![put(ship("a", 2.0, "Anna II"), 0), tombstone("a", 0)]).await;
+    assert_eq!(
+        load(d, &again, "a").await,
+        Some(Base::Row(Row { feature: ship("a", 3.0, "Anna III"), version: Some(1) }))
+    );
+    persist(d, &again, vec![put(ship("b", 1.0, "Berta"), 0)]).await;
+    persist(d, &again, vec![tombstone("b", 0)]).await;
+    assert_eq!(load(d, &again, "b").await, Some(Base::Deleted(Some(0), None)));
 
     d.remove("ships", true).await.unwrap();
     d.create(&other).await.unwrap();
@@ -232,15 +245,15 @@ async fn a_conflict_writes_nothing(s: &Subject) {
 async fn an_older_version_never_overwrites(s: &Subject) {
     let ships = ships();
     let d = s.created(&ships).await;
-    let row = |x, version| Some(Base::Row(Row { feature: ship("a", x, "Anna"), version }));
+    let row = |x, version| Some(Base::Row(Row { feature: ship("a", x, "Anna"), version: Some(version) }));
     persist(d, &ships, vec![put(ship("a", 10.0, "Anna"), 10)]).await;
     persist(d, &ships, vec![put(ship("a", 9.0, "Anna"), 9)]).await;
     persist(d, &ships, vec![tombstone("a", 9)]).await;
     assert_eq!(load(d, &ships, "a").await, row(10.0, 10));
     persist(d, &ships, vec![tombstone("a", 12)]).await;
-    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(12, None)));
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(Some(12), None)));
     persist(d, &ships, vec![put(ship("a", 11.0, "Anna"), 11), tombstone("a", 8)]).await;
-    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(12, None)));
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(Some(12), None)));
     persist(d, &ships, vec![put(ship("a", 13.0, "Anna"), 13)]).await;
     assert_eq!(load(d, &ships, "a").await, row(13.0, 13));
     persist(d, &ships, vec![put(ship("a", 12.0, "Anna"), 12)]).await;
@@ -284,15 +297,15 @@ async fn event_times_of_deleted_features_are_remembered_for_a_while(s: &Subject)
         d.persist(&ships, batch).await.unwrap();
     };
     persist(1, vec![dead("a", 5, Some(7)), dead("b", 6, None)], 1_000).await;
-    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(5, Some(7))));
-    assert_eq!(load(d, &ships, "b").await, Some(Base::Deleted(6, None)));
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(Some(5), Some(7))));
+    assert_eq!(load(d, &ships, "b").await, Some(Base::Deleted(Some(6), None)));
     // The log has been cut, and the versions are forgotten; not so the time, as long as it is to be remembered.
     persist(10, vec![], 60_000).await;
-    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(0, Some(7))));
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(None, Some(7))));
     assert_eq!(load(d, &ships, "b").await, None);
     persist(11, vec![dead("a", 10, Some(8))], 61_000).await;
     persist(12, vec![], 121_000).await;
-    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(0, Some(8))));
+    assert_eq!(load(d, &ships, "a").await, Some(Base::Deleted(None, Some(8))));
     persist(13, vec![], 121_001).await;
     assert_eq!(load(d, &ships, "a").await, None);
     persist(14, vec![dead("a", 13, Some(9))], 130_000).await;
@@ -306,9 +319,9 @@ async fn loading_answers_in_the_order_asked(s: &Subject) {
     persist(d, &ships, vec![put(ship("b", 1.0, "B"), 3), put(ship("a", 2.0, "A"), 4), tombstone("c", 5)]).await;
     let asked: Vec<FeatureId> = ["c", "nobody", "a", "b", "a"].map(Into::into).into();
     let bases = d.load(&ships, &asked).await.unwrap();
-    let a = Some(Base::Row(Row { feature: ship("a", 2.0, "A"), version: 4 }));
-    let b = Some(Base::Row(Row { feature: ship("b", 1.0, "B"), version: 3 }));
-    assert_eq!(bases.bases, [Some(Base::Deleted(5, None)), None, a.clone(), b, a]);
+    let a = Some(Base::Row(Row { feature: ship("a", 2.0, "A"), version: Some(4) }));
+    let b = Some(Base::Row(Row { feature: ship("b", 1.0, "B"), version: Some(3) }));
+    assert_eq!(bases.bases, [Some(Base::Deleted(Some(5), None)), None, a.clone(), b, a]);
     assert_eq!(bases.watermarks, [mark(1), Watermark::default()]);
     assert_eq!(d.load(&ships, &[]).await.unwrap().bases, []);
 }
@@ -331,7 +344,7 @@ async fn what_a_constraint_refuses_does_not_stop_the_rest(s: &Subject) {
     assert!(refused[0].1.contains("name"), "{}", refused[0].1);
     assert_eq!(d.watermarks(&strict).await.unwrap()[0], mark(6));
     assert!(load(d, &strict, "a").await.is_some() && load(d, &strict, "z").await.is_some());
-    assert_eq!(load(d, &strict, "b").await, Some(Base::Row(Row { feature: ship("b", 1.0, "old"), version: 1 })));
+    assert_eq!(load(d, &strict, "b").await, Some(Base::Row(Row { feature: ship("b", 1.0, "old"), version: Some(1) })));
     assert_eq!(load(d, &strict, "n").await, None);
     // Mended, it is taken.
     persist(d, &strict, vec![put(ship("n", 1.0, "N"), 7)]).await;
@@ -439,17 +452,17 @@ async fn a_snapshot_is_one_moment(s: &Subject) {
 
     let rest = drain(rows).await;
     assert_eq!(first.len() + rest.len(), 3000);
-    assert!(first.iter().chain(&rest).all(|r| r.version == 1));
+    assert!(first.iter().chain(&rest).all(|r| r.version == Some(1)));
     assert_eq!(early.watermarks()[0], mark(1));
     assert_eq!(early.count(&Filter::All).await.unwrap(), Some(3000));
     let old = scan(&mut early, Scan::default()).await;
-    assert!(old.len() == 3000 && old.iter().all(|r| r.version == 1 && r.feature.value(1) == &Value::Number(1.0)));
+    assert!(old.len() == 3000 && old.iter().all(|r| r.version == Some(1) && r.feature.value(1) == &Value::Number(1.0)));
     assert_eq!(early.bounds().await.unwrap().map(|b| b.max_x < 1.5), Some(true));
 
     let mut late = d.snapshot(&ships).await.unwrap();
     assert_eq!(late.watermarks()[0], mark(2));
     let new = scan(&mut late, Scan::default()).await;
-    assert!(new.len() == 3000 && new.iter().all(|r| r.version > 1));
+    assert!(new.len() == 3000 && new.iter().all(|r| r.version > Some(1)));
 }
 
 async fn scans_are_ordered_and_paged(s: &Subject) {
@@ -577,7 +590,7 @@ async fn values_come_back_as_they_were(s: &Subject) {
     }
     let ids: Vec<FeatureId> = features.iter().map(|f| f.id.clone()).collect();
     for (base, feature) in d.load(&t, &ids).await.unwrap().bases.into_iter().zip(features) {
-        assert_eq!(base, Some(Base::Row(Row { feature, version: 1 })));
+        assert_eq!(base, Some(Base::Row(Row { feature, version: Some(1) })));
     }
 }
 
@@ -713,7 +726,7 @@ async fn many_rows_are_persisted_at_once(s: &Subject) {
     let begin = Instant::now();
     let rows = scan(&mut snapshot, Scan::default()).await;
     eprintln!("{}: {:.0} rows/s scanned", d.kind(), 20_000.0 / begin.elapsed().as_secs_f64());
-    assert!(rows.len() == 20_000 && rows.iter().all(|r| r.version == 2));
+    assert!(rows.len() == 20_000 && rows.iter().all(|r| r.version == Some(2)));
 }
 
 /// Of equal values, where an integer equals the same number; what is not there is null.
@@ -798,7 +811,7 @@ async fn a_type_changes_with_its_table(s: &Subject) {
     let after: Vec<Vec<Value>> = vec![widened(&[number(i32::MAX.into()), int(-7)]), widened(&[number(-1.0)])];
     are(&rows(scan(&mut d.snapshot(&second).await.unwrap(), Scan::default()).await), &after);
     let Some(Base::Row(a)) = load(d, &second, "a").await else { panic!("no row") };
-    assert_eq!((a.version, a.feature.value(0)), (1, &number(i32::MAX.into())));
+    assert_eq!((a.version, a.feature.value(0)), (Some(1), &number(i32::MAX.into())));
     let refused = listed(d, &second).await;
     assert!(has_values(refused[0].entry.feature.as_ref().unwrap(), &widened(&[Value::Null, int(9)])), "{refused:?}");
     // All that the new schema allows, in all columns, in order.

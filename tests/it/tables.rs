@@ -131,7 +131,7 @@ impl Delegate for OverTables {
 }
 
 /// The ids of a snapshot's rows, with versions, in order.
-async fn rows_of(d: &dyn Delegate, t: &Arc<FeatureType>) -> Vec<(String, u64)> {
+async fn rows_of(d: &dyn Delegate, t: &Arc<FeatureType>) -> Vec<(String, Option<u64>)> {
     let mut snapshot = d.snapshot(t).await.unwrap();
     let rows = scan(&mut snapshot, Scan { order: Some(vec![]), ..Scan::default() }).await;
     rows.iter().map(|r| (r.feature.id.to_string(), r.version)).collect()
@@ -162,7 +162,7 @@ async fn tables_that_were_there_before_are_served_as_they_are() {
     assert_eq!(roads.geometry.map(|g| g.epsg), Some(25832));
     let d = PostGis::connect(settings(&database)).await.unwrap();
     d.create(&roads).await.unwrap();
-    assert_eq!(rows_of(&d, &roads).await, [("1".into(), 0), ("2".into(), 0)]);
+    assert_eq!(rows_of(&d, &roads).await, [("1".into(), None), ("2".into(), None)]);
 
     let near = Filter::Bbox(Rect { min_x: 499_000.0, min_y: 5_600_000.0, max_x: 501_000.0, max_y: 5_800_000.0 });
     let rows = scan(&mut d.snapshot(&roads).await.unwrap(), Scan { filter: near, ..Scan::default() }).await;
@@ -192,13 +192,13 @@ async fn tables_that_were_there_before_are_served_as_they_are() {
     let Persisting::Committed { mut refused } = d.persist(&roads, batch).await.unwrap() else { panic!("a conflict") };
     refused.sort();
     assert_eq!(refused.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["4", "no number"], "{refused:?}");
-    assert_eq!(rows_of(&d, &roads).await, [("1".into(), 5), ("3".into(), 6)]);
+    assert_eq!(rows_of(&d, &roads).await, [("1".into(), Some(5)), ("3".into(), Some(6))]);
     let bases = d.load(&roads, &["3".into(), "2".into(), "03".into(), "x".into()]).await.unwrap().bases;
     let written = with("3", 1, 6);
     assert!(
-        matches!(&bases[0], Some(Base::Row(row)) if Some(&row.feature) == written.feature.as_ref() && row.version == 6)
+        matches!(&bases[0], Some(Base::Row(row)) if Some(&row.feature) == written.feature.as_ref() && row.version == Some(6))
     );
-    assert_eq!(bases[1..], [Some(Base::Deleted(9, None)), None, None]);
+    assert_eq!(bases[1..], [Some(Base::Deleted(Some(9), None)), None, None]);
     database
         .run(
             "DO $$ BEGIN \
@@ -207,7 +207,7 @@ async fn tables_that_were_there_before_are_served_as_they_are() {
              INSERT INTO \"Road Net\" (\"Full Name\", lanes) VALUES ('theirs', 1)",
         )
         .await;
-    assert_eq!(rows_of(&d, &roads).await[2], ("5".into(), 0));
+    assert_eq!(rows_of(&d, &roads).await[2], ("5".into(), None));
     // An older state changes nothing, nor does an older deletion.
     let stale = vec![with("1", 1, 4), tombstone("3", 3), with("2", 1, 8)];
     let batch = PersistBatch {
@@ -219,13 +219,13 @@ async fn tables_that_were_there_before_are_served_as_they_are() {
         now_ms: 0,
     };
     assert_eq!(d.persist(&roads, batch).await.unwrap(), Persisting::Committed { refused: vec![] });
-    assert_eq!(rows_of(&d, &roads).await, [("1".into(), 5), ("3".into(), 6), ("5".into(), 0)]);
+    assert_eq!(rows_of(&d, &roads).await, [("1".into(), Some(5)), ("3".into(), Some(6)), ("5".into(), None)]);
 
-    // Never dropped, never altered; taken again, all versions are 0.
+    // Never dropped, never altered; taken again, there are no versions.
     d.remove("roads", true).await.unwrap();
     let again = Arc::new(FeatureType { incarnation: "i2".into(), ..(*roads).clone() });
     d.create(&again).await.unwrap();
-    assert_eq!(rows_of(&d, &again).await, [("1".into(), 0), ("3".into(), 0), ("5".into(), 0)]);
+    assert_eq!(rows_of(&d, &again).await, [("1".into(), None), ("3".into(), None), ("5".into(), None)]);
     d.remove("roads", false).await.unwrap();
     d.remove("roads", true).await.unwrap();
     database.run("DO $$ BEGIN ASSERT (SELECT count(*) = 3 FROM \"Road Net\"); END $$").await;
@@ -247,7 +247,7 @@ async fn tables_with_uuids_views_and_what_cannot_be_declared() {
     let d = PostGis::connect(settings(&database)).await.unwrap();
     let sites = Arc::new(described(&database, "sites", None).await.unwrap());
     d.create(&sites).await.unwrap();
-    assert_eq!(rows_of(&d, &sites).await, [(uuid.to_owned(), 0)]);
+    assert_eq!(rows_of(&d, &sites).await, [(uuid.to_owned(), None)]);
     let by_id = Scan { filter: Filter::ids([uuid.into(), "x".into()]), ..Scan::default() };
     assert_eq!(scan(&mut d.snapshot(&sites).await.unwrap(), by_id).await.len(), 1);
     assert!(matches!(d.reserve_ids(&sites, 1).await, Err(DelegateError::Mismatch(_))));
@@ -258,7 +258,7 @@ async fn tables_with_uuids_views_and_what_cannot_be_declared() {
     let view = Arc::new(described(&database, "site_view", Some("key")).await.unwrap());
     assert!(view.check_writable().unwrap_err().what.contains("read-only"));
     d.create(&view).await.unwrap();
-    assert_eq!(rows_of(&d, &view).await, [(uuid.to_owned(), 0)]);
+    assert_eq!(rows_of(&d, &view).await, [(uuid.to_owned(), None)]);
 
     let why = async |table: &str, key| described(&database, table, key).await.unwrap_err().to_string();
     assert!(why("site_view", None).await.contains("--key"));

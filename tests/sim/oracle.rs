@@ -134,7 +134,7 @@ impl TypeLog {
         let (change, conditional) = match change {
             Change::If(expected, change) => {
                 let version = now.and_then(|_| states.last()).map(|s| s.offset);
-                if !expected.holds(version) {
+                if !expected.holds(version.is_some(), version) {
                     return;
                 }
                 (&**change, true)

@@ -10,6 +10,11 @@ use alluvium::query::{Query, TierChoice};
 use crate::oracle::{Features, Logs};
 use crate::plan::Plan;
 
+/// The version of a feature, which only the log gives: nobody else writes into the tables.
+pub fn of_ours(version: Option<Offset>) -> Offset {
+    version.unwrap()
+}
+
 /// Offsets per partition, by feature type.
 pub type Ends = BTreeMap<String, Vec<Offset>>;
 

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::clients::FEW;
 use crate::oracle::Features;
-use crate::recorded::{Rest, TypeAtRest};
+use crate::recorded::{Rest, TypeAtRest, of_ours};
 use crate::world::{INSTANCES, LOG_WINDOW, World};
 
 /// Simulated time in which everything must have become quiet.
@@ -85,8 +85,9 @@ async fn look(world: &World, ft: &Arc<FeatureType>) -> TypeAtRest {
         match answer {
             Ok(items) => {
                 let as_last = |f: &Feature| world.logs.lock().of(&ft.name).as_last(f);
-                features
-                    .extend(items.into_iter().map(|i| (i.feature.id.to_string(), (as_last(&i.feature), i.version))));
+                features.extend(
+                    items.into_iter().map(|i| (i.feature.id.to_string(), (as_last(&i.feature), of_ours(i.version)))),
+                );
             }
             Err(e) => world.wrong(format!("at rest a read was answered {e}")),
         }
@@ -103,8 +104,9 @@ async fn rows(world: &World, ft: &Arc<FeatureType>) -> Features {
     let mut features = Features::new();
     while let Some(batch) = futures::StreamExt::next(&mut rows).await {
         let as_last = |f: &Feature| world.logs.lock().of(&ft.name).as_last(f);
-        features
-            .extend(batch.unwrap().into_iter().map(|r| (r.feature.id.to_string(), (as_last(&r.feature), r.version))));
+        features.extend(
+            batch.unwrap().into_iter().map(|r| (r.feature.id.to_string(), (as_last(&r.feature), of_ours(r.version)))),
+        );
     }
     features
 }

@@ -5,7 +5,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, Transaction, params};
 
 use super::{blob, row, schema};
 use crate::delegate::dead_letter::{DeadLetter, KEPT};
-use crate::delegate::sql::{VERSION, quoted};
+use crate::delegate::sql::{VERSION, quoted, stored_version};
 use crate::delegate::{DelegateError, PersistBatch, PersistEntry, Persisting, refused};
 use crate::model::{Feature, FeatureType, PartitionId, Rect};
 
@@ -209,7 +209,7 @@ fn upsert(feature_type: &FeatureType) -> String {
     let places: Vec<String> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
     let set: Vec<String> = columns.iter().skip(1).map(|c| format!("{c} = excluded.{c}")).collect();
     format!(
-        "INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (id) DO UPDATE SET {} WHERE excluded.{VERSION} >= {VERSION}",
+        "INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (id) DO UPDATE SET {} WHERE max(excluded.{VERSION}, 0) >= {VERSION}",
         quoted(&feature_type.name),
         columns.join(", "),
         places.join(", "),
@@ -225,7 +225,7 @@ fn bind_row(
     entry: &PersistEntry,
 ) -> rusqlite::Result<Result<(), String>> {
     statement.raw_bind_parameter(1, &*entry.id)?;
-    statement.raw_bind_parameter(2, entry.version as i64)?;
+    statement.raw_bind_parameter(2, stored_version(entry.version))?;
     let mut place = 3;
     if let Some(column) = &feature_type.geometry {
         let blob = feature.geometry.as_ref().map(|g| blob::encode(g, column.epsg as i32));

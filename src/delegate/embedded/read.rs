@@ -52,7 +52,7 @@ pub fn load(connection: &Connection, feature_type: &FeatureType, ids: &[FeatureI
                 let version = number(&mut deleted)?;
                 let time = if feature_type.event_time.is_some() { number(&mut times)? } else { None };
                 let known = version.is_some() || time.is_some();
-                known.then(|| Base::Deleted(version.unwrap_or(0) as u64, time))
+                known.then(|| Base::Deleted(version.map(|v| v as u64), time))
             }
         });
     }

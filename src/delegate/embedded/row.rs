@@ -8,7 +8,7 @@ use jiff::tz::Offset as Zone;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
 
 use super::blob;
-use crate::delegate::sql::{Bind, VERSION, quoted};
+use crate::delegate::sql::{Bind, VERSION, quoted, version_of};
 use crate::delegate::{DelegateError, Row};
 use crate::model::{Feature, FeatureId, FeatureType, PropertyType, Value, value};
 
@@ -37,7 +37,7 @@ pub fn columns(feature_type: &FeatureType) -> Vec<String> {
 /// Reads a row of [`columns`].
 pub fn read(row: &rusqlite::Row<'_>, feature_type: &FeatureType) -> Result<Row, DelegateError> {
     let id: FeatureId = row.get_ref(0)?.as_str().map_err(|_| unreadable(feature_type, "?", "id", "not text"))?.into();
-    let version = row.get::<_, i64>(1)?.max(0) as u64;
+    let version = version_of(row.get(1)?);
     let mut column = 2;
     let mut geometry = None;
     if feature_type.geometry.is_some() {

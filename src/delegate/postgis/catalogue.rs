@@ -67,7 +67,7 @@ pub async fn create(
     let make_table = match detached {
         _ if entered => return Err(DelegateError::Exists(t.name.clone())),
         _ if t.table.is_some() => "SELECT".to_owned(),
-        // Every row gets version 0, without a rewrite of the table.
+        // No row has a version then, without a rewrite of the table.
         Some(old) if there && same_columns(&old, t) => {
             format!("ALTER TABLE {table} DROP COLUMN {VERSION}, ADD COLUMN {VERSION} bigint NOT NULL DEFAULT 0")
         }

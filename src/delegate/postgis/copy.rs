@@ -103,7 +103,7 @@ mod tests {
             let read: Vec<_> = rows.iter().map(|r| (&*r.feature.id, r.version, &r.feature.properties[..])).collect();
             let first = [Value::String("text".into()), Value::Null];
             let second = [Value::String("".into()), Value::Int(5)];
-            assert_eq!(read, [("x", 7, &first[..]), ("yy", 0, &second[..])], "pieces of {size}");
+            assert_eq!(read, [("x", Some(7), &first[..]), ("yy", None, &second[..])], "pieces of {size}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! indexes on geometry and key serve. The versions are in `alluvium.version`.
 
 use super::connection::{Connection, parsed_at, text_at};
+use super::persist::STORED_VERSION;
 use super::row::Array;
 use crate::delegate::DelegateError;
 use crate::delegate::literal::text;
@@ -123,7 +124,7 @@ pub fn upsert_sql(t: &FeatureType, table: &ExistingTable) -> String {
                   inserted AS (INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM fresh u \
                                WHERE NOT EXISTS (SELECT FROM {target} x WHERE x.{key} = u.id::{cast}) \
                                ON CONFLICT ({key}) {on_conflict}) \
-         INSERT INTO alluvium.version (feature_type, id, version) SELECT {name}, id, version FROM fresh \
+         INSERT INTO alluvium.version (feature_type, id, version) SELECT {name}, u.id, {STORED_VERSION} FROM fresh u \
          ON CONFLICT (feature_type, id) DO UPDATE SET version = excluded.version",
         fresh = fresh(t, &arrays.join(", "), &aliases.join(", ")),
         columns = columns.join(", "),

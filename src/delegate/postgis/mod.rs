@@ -2,7 +2,7 @@
 //! `alluvium` with the bookkeeping (`migrations/`).
 //!
 //! It owns connections, tables and their SQL; what a filter means in SQL is [`super::sql`]'s. Rows that other tools write
-//! have version 0. Needs PostgreSQL 12 and PostGIS 3 or newer.
+//! have no version. Needs PostgreSQL 12 and PostGIS 3 or newer.
 //!
 //! Rooms: `connection` has the pool's discipline and the kinds of failure, `migrate` the schema, `catalogue` types and tables,
 //! `existing` the tables that were there before, `import` what these say of themselves, `persist` and `read` the two ways,

@@ -20,6 +20,9 @@ use crate::model::feature_type::GEOMETRY;
 use crate::model::{FeatureId, FeatureType, PropertyType, Watermark};
 use crate::sabotage::{Safeguard, off};
 
+/// What [`stored_version`](crate::delegate::sql::stored_version) makes of a version of the batch.
+pub const STORED_VERSION: &str = "CASE u.version WHEN 0 THEN -1 ELSE u.version END";
+
 /// What one statement takes at most.
 const CHUNK_ROWS: usize = 5000;
 const CHUNK_BYTES: usize = 8 << 20;
@@ -325,7 +328,7 @@ impl<'a> Writer<'a> {
             return existing::upsert_sql(t, existing);
         }
         let (mut names, mut values) =
-            (vec!["id".to_owned(), VERSION.to_owned()], vec!["u.id".to_owned(), "u.version".into()]);
+            (vec!["id".to_owned(), VERSION.to_owned()], vec!["u.id".to_owned(), STORED_VERSION.into()]);
         let (mut arrays, mut aliases) =
             (vec!["$1::text[]".to_owned(), "$2::int8[]".into()], vec!["id".to_owned(), "version".into()]);
         if let Some(g) = &t.geometry {
@@ -350,7 +353,7 @@ impl<'a> Writer<'a> {
              INSERT INTO {table} AS t ({names}) SELECT {values} FROM u \
              WHERE NOT EXISTS (SELECT FROM alluvium.deleted d \
                                WHERE d.feature_type = {name} AND d.id = u.id AND d.version > u.version) \
-             ON CONFLICT (id) DO UPDATE SET {set} WHERE t.{VERSION} <= excluded.{VERSION}",
+             ON CONFLICT (id) DO UPDATE SET {set} WHERE t.{VERSION} <= GREATEST(excluded.{VERSION}, 0)",
             arrays = arrays.join(", "),
             aliases = aliases.join(", "),
             name = text(&t.name),

@@ -174,7 +174,7 @@ pub async fn load(
     let deleted = match t.event_time {
         None => format!("{}; SELECT id, version, NULL FROM alluvium.deleted WHERE {these}", select_version(&t)),
         Some(_) => format!(
-            "{}; SELECT id, COALESCE(version, 0), event_time FROM (SELECT * FROM alluvium.deleted WHERE {these}) d \
+            "{}; SELECT id, version, event_time FROM (SELECT * FROM alluvium.deleted WHERE {these}) d \
              FULL JOIN (SELECT * FROM alluvium.deleted_time WHERE {these}) t USING (feature_type, id)",
             select_version(&t)
         ),
@@ -183,8 +183,9 @@ pub async fn load(
     check_version(&t, &deleted)?;
     let mut known: FxHashMap<FeatureId, Base> = FxHashMap::default();
     for row in deleted.iter().filter(|row| row.len() == 3) {
+        let version = text_at(row, 1)?.map(|_| parsed_at(row, 1)).transpose()?;
         let event_time = text_at(row, 2)?.map(|_| parsed_at(row, 2)).transpose()?;
-        known.insert(text_at(row, 0)?.unwrap_or_default().into(), Base::Deleted(parsed_at(row, 1)?, event_time));
+        known.insert(text_at(row, 0)?.unwrap_or_default().into(), Base::Deleted(version, event_time));
     }
     if !ids.is_empty() {
         let filter = Filter::ids(ids.iter().cloned());
@@ -202,10 +203,10 @@ pub async fn load(
 }
 
 /// A row that another tool wrote after the deletion has outlived every record up to that.
-fn deleted_version(base: Option<&Base>) -> Offset {
+fn deleted_version(base: Option<&Base>) -> Option<Offset> {
     match base {
         Some(Base::Deleted(version, _)) => *version,
-        _ => 0,
+        _ => None,
     }
 }
 

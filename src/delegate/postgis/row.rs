@@ -8,7 +8,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgRow, PgTypeInfo, Postgres};
 use sqlx::{Row as _, ValueRef};
 
-use crate::delegate::sql::{VERSION, quoted};
+use crate::delegate::sql::{VERSION, quoted, version_of};
 use crate::delegate::{PersistEntry, Row};
 use crate::model::feature_type::GEOMETRY;
 use crate::model::{Dimension, Feature, FeatureType, Geometry, GeometryColumn, PropertyType, Value};
@@ -82,7 +82,7 @@ pub fn read<'a>(
     mut next: impl FnMut() -> Result<Option<&'a [u8]>, sqlx::Error>,
 ) -> Result<Row, sqlx::Error> {
     let id: Arc<str> = utf8(next()?.unwrap_or_default())?.into();
-    let version = next()?.map(|b| fixed(b).map(i64::from_be_bytes)).transpose()?.unwrap_or(0);
+    let version = next()?.map(|b| fixed(b).map(i64::from_be_bytes)).transpose()?.and_then(version_of);
     let geometry = match t.geometry {
         Some(_) => next()?.and_then(|ewkb| read_geometry(t, &id, ewkb)),
         None => None,
@@ -95,8 +95,7 @@ pub fn read<'a>(
         });
     }
     let feature = Arc::new(Feature { id, geometry, properties });
-    // Another tool may have written a negative one.
-    Ok(Row { feature, version: version.max(0) as u64 })
+    Ok(Row { feature, version })
 }
 
 /// Another tool may have put a curve or a surface where the column takes any geometry: no simple feature, so read as none.

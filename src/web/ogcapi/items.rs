@@ -16,7 +16,7 @@ use crate::format::geojson::{Closing, CollectionFrame, FeatureWriter, Options};
 use crate::model::crs::CrsRef;
 use crate::model::{Feature, FeatureType, Offset};
 use crate::query::{Cursor, Query};
-use crate::store::{Item, ReadError, Reading, Tier};
+use crate::store::{Item, ReadError, Reading};
 use crate::web::Web;
 use crate::web::access::Caller;
 use crate::web::assets;
@@ -261,10 +261,9 @@ pub fn no_item(collection: &str, id: &str) -> Problem {
     Problem::not_found(format!("there is no feature '{id}' in the collection '{collection}'"))
 }
 
-/// The version of a feature, in the CRS of the answer. `None` of a row that another tool may have written: its version is 0
-/// whatever is in it.
+/// The version of a feature, in the CRS of the answer. `None` of a row that another tool wrote.
 pub fn etag(ft: &FeatureType, item: &Item, crs: &CrsRef) -> Option<String> {
-    (item.version > 0 || item.tier == Tier::Transient).then(|| version_tag(ft, item.version, crs))
+    Some(version_tag(ft, item.version?, crs))
 }
 
 /// The version of an entity tag of ours, whatever the CRS; weak ones count as the same, since proxies weaken them.

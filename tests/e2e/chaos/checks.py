@@ -377,7 +377,8 @@ def rows_of(database, name):
             place = [[t, x, y] for x, y, t in place]
             place = place[:1] if len(place) == 2 and place[0][1:] == place[1][1:] and place[1][0] - place[0][0] < 1e-6 else place
         typed = [v if v is None or kind == "string" else int(v) for v, (_, kind) in zip(values, PROPERTIES)]
-        rows[feature_id] = (freeze([place, *typed]), int(version))
+        # The first offset stands there as -1: 0 are the rows of others.
+        rows[feature_id] = (freeze([place, *typed]), max(int(version), 0))
     return rows
 
 

@@ -140,7 +140,7 @@ class Writer(Worker):
             seen = self.client.get(path)
         except LOST:
             return
-        # A row of version 0 has none: it may be another program's.
+        # Whoever was not answered expects nothing.
         etag = seen.headers.get("ETag")
         if etag or seen.status == 404:
             expected = {"If-Match": etag} if etag else {"If-None-Match": "*"}

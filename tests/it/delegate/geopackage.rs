@@ -186,8 +186,8 @@ async fn reopening_keeps_everything() {
     let delegate = GeoPackage::open(&path).unwrap();
     assert_eq!(delegate.catalogue().await.unwrap(), (revision, vec![(*ships).clone()]));
     let bases = delegate.load(&ships, &["a".into(), "b".into()]).await.unwrap();
-    let a = Base::Row(Row { feature: ship("a", 1.0, "A"), version: 5 });
-    assert_eq!((bases.bases, bases.watermarks[0]), (vec![Some(a), Some(Base::Deleted(6, None))], mark(1)));
+    let a = Base::Row(Row { feature: ship("a", 1.0, "A"), version: Some(5) });
+    assert_eq!((bases.bases, bases.watermarks[0]), (vec![Some(a), Some(Base::Deleted(Some(6), None))], mark(1)));
 }
 
 #[tokio::test]

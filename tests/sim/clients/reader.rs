@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
 use super::{FEW, some_filter};
-use crate::recorded::Read;
+use crate::recorded::{Read, of_ours};
 use crate::world::{INSTANCES, Instance, World};
 
 pub async fn read(world: Arc<World>, client: u64) {
@@ -92,7 +92,7 @@ async fn collect(
             sleep(Duration::from_millis(rng.random_range(1..1_500))).await;
         }
         let item = item.ok()?;
-        items.push((world.logs.lock().of(&query.feature_type).as_last(&item.feature), item.version));
+        items.push((world.logs.lock().of(&query.feature_type).as_last(&item.feature), of_ours(item.version)));
     }
     if rng.random_bool(0.2) {
         counts.extend(reading.count(None).await.ok()?);

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
 use super::{FEW, NUMBERS, applied, few, late, some_feature, some_filter, some_fixes, some_ids, some_point};
-use crate::recorded::{Ends, Told, Write};
+use crate::recorded::{Ends, Told, Write, of_ours};
 use crate::world::{INSTANCES, Instance, World};
 
 pub async fn write(world: Arc<World>, client: u64) {
@@ -93,7 +93,7 @@ async fn some_condition(rng: &mut StdRng, world: &World, instance: &Instance, nu
     let id = some_ids(rng, world.plan.ids)[0].clone();
     let at_least = Position::default();
     let seen = instance.unless_it_crashes(instance.store.get(&ft.name, &id, &at_least)).await;
-    let version = seen.and_then(Result::ok).flatten().map(|(item, _)| item.version);
+    let version = seen.and_then(Result::ok).flatten().map(|(item, _)| of_ours(item.version));
     // Others may be faster.
     sleep(Duration::from_millis(rng.random_range(1..300))).await;
     let expected = match version {

@@ -57,7 +57,7 @@ fn in_time(recorded: &Recorded, name: &str, log: &TypeLog) -> Result<(), String>
 
 fn version_in(commit: &Commit, id: &str) -> Option<Offset> {
     match commit.known.get(id)? {
-        Base::Row(row) => Some(row.version),
-        Base::Deleted(version, _) => Some(*version),
+        Base::Row(row) => row.version,
+        Base::Deleted(version, _) => *version,
     }
 }

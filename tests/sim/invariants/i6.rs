@@ -25,7 +25,8 @@ pub fn check(recorded: &Recorded) -> Result<(), String> {
                 return Err(told("went back in the delegate"));
             }
             if let Some(Base::Row(row)) = known
-                && log.state(id, row.version + 1).and_then(|s| s.feature.as_ref()) != Some(&*row.feature)
+                && log.state(id, row.version.map_or(0, |version| version + 1)).and_then(|s| s.feature.as_ref())
+                    != Some(&*row.feature)
             {
                 return Err(told("is in the delegate as it never was"));
             }
@@ -37,17 +38,17 @@ pub fn check(recorded: &Recorded) -> Result<(), String> {
     Ok(())
 }
 
-fn version(known: Option<&Base>) -> Offset {
+fn version(known: Option<&Base>) -> Option<Offset> {
     match known {
         Some(Base::Row(row)) => row.version,
         Some(Base::Deleted(version, _)) => *version,
-        None => 0,
+        None => None,
     }
 }
 
 /// Of a feature that was deleted long ago nothing is remembered but its event time.
 fn is_known(known: Option<&Base>) -> bool {
-    !matches!(known, None | Some(Base::Deleted(0, _)))
+    !matches!(known, None | Some(Base::Deleted(None, _)))
 }
 
 /// What the feature's records before `durable_through` made is in the delegate, among what it has refused, or was superseded by
@@ -60,5 +61,5 @@ fn is_durable(log: &TypeLog, id: &str, known: Option<&Base>, commit: &Commit) ->
         later.any(|s| s.full)
     };
     let refused = commit.refused.get(id).is_some_and(|version| *version >= state.offset);
-    deleted || refused || (is_known(known) && version(known) >= state.offset) || superseded()
+    deleted || refused || version(known) >= Some(state.offset) || superseded()
 }
