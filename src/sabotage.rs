@@ -66,16 +66,17 @@ mod switch {
     static STARTED_WITHOUT: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("ALLUVIUM_SABOTAGE").ok());
 
     thread_local! {
-        static OFF: Cell<Option<Safeguard>> = const { Cell::new(None) };
+        static OFF: Cell<&'static [Safeguard]> = const { Cell::new(&[]) };
     }
 
-    /// Takes a safeguard away on this thread, or gives all back.
-    pub fn switch_off(safeguard: Option<Safeguard>) {
-        OFF.set(safeguard);
+    /// Takes safeguards away on this thread; all others are given back.
+    pub fn switch_off(safeguards: &'static [Safeguard]) {
+        OFF.set(safeguards);
     }
 
     pub fn off(safeguard: Safeguard) -> bool {
-        OFF.get() == Some(safeguard) || STARTED_WITHOUT.as_deref().is_some_and(|name| name == format!("{safeguard:?}"))
+        OFF.get().contains(&safeguard)
+            || STARTED_WITHOUT.as_deref().is_some_and(|name| name == format!("{safeguard:?}"))
     }
 }
 

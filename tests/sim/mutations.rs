@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use Missing::{Contract, Without};
+use alluvium::sabotage::Safeguard::*;
 use alluvium::sabotage::{Safeguard, switch_off};
 
 use crate::plan::{Broken, Plan};
@@ -11,62 +13,78 @@ use crate::world::run;
 
 #[derive(Clone, Copy)]
 enum Missing {
-    Safeguard(Safeguard),
+    /// More than one where each is enough by itself.
+    Without(&'static [Safeguard]),
     /// A part of the world breaks its contract.
     Contract(Broken),
 }
 
 /// What is missing, what it is, and in how many seeds it must be found, with room.
-const MUTATIONS: [(Missing, &str, u64); 23] = [
-    (Missing::Safeguard(Safeguard::Masking), "rows are hidden whose id is in the index", 20),
-    (Missing::Safeguard(Safeguard::MaskingOfAll), "also those whose newer version does not match", 40),
-    (Missing::Safeguard(Safeguard::OwnMoment), "what enters the index during a read hides nothing from it", 200),
-    (Missing::Safeguard(Safeguard::Epochs), "what is evicted during a read goes on hiding for it", 400),
-    (Missing::Safeguard(Safeguard::IndexFirst), "a read looks at the index first, at the delegate second", 400),
-    (Missing::Safeguard(Safeguard::AsOf), "a read waits until it is not behind the delegate", 200),
-    (Missing::Safeguard(Safeguard::ReadinessGate), "a starting instance answers when it has caught up", 200),
-    (Missing::Safeguard(Safeguard::OwnWrites), "a write is answered when it is visible", 20),
-    (Missing::Safeguard(Safeguard::Tombstones), "a deleted feature leaves a tombstone", 40),
-    (Missing::Safeguard(Safeguard::BaseLoads), "a patch loads the row that it builds on", 40),
-    (Missing::Safeguard(Safeguard::DirtySince), "a patch continues its feature's dirtiness", 400),
-    (Missing::Safeguard(Safeguard::EventTime), "a change with an older event time does nothing", 40),
-    (Missing::Safeguard(Safeguard::Conditions), "a conditional change is decided at its place in the log", 20),
-    (Missing::Safeguard(Safeguard::WholeRuns), "a transaction is applied when it is whole", 40),
-    (Missing::Safeguard(Safeguard::LostMarker), "a marker that was lost is written again", 40),
-    (Missing::Safeguard(Safeguard::BeginAnew), "an instance behind the cut of the log begins anew", 400),
-    (Missing::Safeguard(Safeguard::CompareAndSet), "the watermark moves by compare-and-set", 1_000),
-    (Missing::Safeguard(Safeguard::Refused), "what the delegate refuses stays in the index", 40),
-    (Missing::Safeguard(Safeguard::RefusedAtStart), "and is taken up by an instance that starts", 200),
-    (Missing::Safeguard(Safeguard::UnknownUntilResolved), "a feature whose base is away is not answered for", 200),
-    (Missing::Safeguard(Safeguard::DurableWhenResolved), "nor called durable", 200),
-    (Missing::Contract(Broken::LogForgets), "the log has what it acknowledged", 20),
-    (Missing::Contract(Broken::LogTears), "the log takes an append whole or not at all", 40),
+const MUTATIONS: [(Missing, &str, u64); 26] = [
+    (Without(&[Masking]), "rows are hidden whose id is in the index", 20),
+    (Without(&[MaskingOfAll]), "also those whose newer version does not match", 40),
+    (Without(&[OwnMoment]), "what enters the index during a read hides nothing from it", 200),
+    (Without(&[Epochs]), "what is evicted during a read goes on hiding for it", 400),
+    (Without(&[IndexFirst]), "a read looks at the index first, at the delegate second", 400),
+    (Without(&[AsOf]), "a read waits until it is not behind the delegate", 200),
+    (Without(&[ReadinessGate]), "a starting instance answers when it has caught up", 200),
+    (Without(&[OwnWrites]), "a write is answered when it is visible", 20),
+    (Without(&[Tombstones]), "a deleted feature leaves a tombstone", 40),
+    (Without(&[BaseLoads]), "a patch loads the row that it builds on", 40),
+    (Without(&[DirtySince]), "a patch continues its feature's dirtiness", 400),
+    (Without(&[EventTime]), "a change with an older event time does nothing", 40),
+    (Without(&[Conditions]), "a conditional change is decided at its place in the log", 20),
+    (Without(&[WholeRuns]), "a transaction is applied when it is whole", 40),
+    (Without(&[LostMarker]), "a marker that was lost is written again", 40),
+    (Without(&[BeginAnew]), "an instance behind the cut of the log begins anew", 400),
+    (
+        Without(&[ServeFrom, Versions]),
+        "a record that its row includes is skipped, or nothing is answered before that row's place",
+        400,
+    ),
+    (Without(&[SweeperCaughtUp]), "a sweeper that lags behind another one persists nothing", 400),
+    (Without(&[CompareAndSet]), "the watermark moves by compare-and-set", 1_000),
+    (Without(&[Refused]), "what the delegate refuses stays in the index", 40),
+    (Without(&[RefusedAtStart]), "and is taken up by an instance that starts", 200),
+    (Without(&[UnknownUntilResolved]), "a feature whose base is away is not answered for", 200),
+    (Without(&[DurableWhenResolved]), "nor called durable", 200),
+    (Contract(Broken::LogForgets), "the log has what it acknowledged", 20),
+    (Contract(Broken::LogTears), "the log takes an append whole or not at all", 40),
+    (Contract(Broken::RefusedStopsAll), "what is refused does not stop the rest", 40),
 ];
 
 impl Missing {
     fn name(self) -> String {
         match self {
-            Missing::Safeguard(safeguard) => format!("{safeguard:?}"),
-            Missing::Contract(broken) => format!("{broken:?}"),
+            Without(safeguards) => {
+                let names: Vec<String> = safeguards.iter().map(|s| format!("{s:?}")).collect();
+                names.join(" and ")
+            }
+            Contract(broken) => format!("{broken:?}"),
         }
     }
 
     /// What the first of these seeds that fails without it breaks.
     fn first_found(self, seeds: Range<u64>) -> Option<(u64, Vec<String>)> {
-        let safeguard = if let Missing::Safeguard(s) = self { Some(s) } else { None };
-        switch_off(safeguard);
+        switch_off(if let Without(safeguards) = self { safeguards } else { &[] });
         let found = seeds.map(|seed| (seed, run(self.plan(seed)).violations)).find(|(_, v)| !v.is_empty());
-        switch_off(None);
+        switch_off(&[]);
         found
     }
 
+    /// What the seed decides, with what is rare in an average run aimed at.
     fn plan(self, seed: u64) -> Plan {
-        let mut plan = Plan::new(seed);
+        let plan = Plan::new(seed);
         match self {
-            Missing::Safeguard(_) => {}
-            Missing::Contract(broken) => plan.broken = Some(broken),
+            Without([BeginAnew]) => plan.in_which_some_stand_still(),
+            Without([SweeperCaughtUp]) => plan.in_which_lagging_sweepers_try_again_what_is_refused(),
+            Without([ReadinessGate]) => plan.in_which_instances_crash(),
+            Contract(Broken::RefusedStopsAll) => {
+                plan.in_which_only_the_tables_refuse().breaking(Broken::RefusedStopsAll)
+            }
+            Contract(broken) => plan.breaking(broken),
+            Without(_) => plan,
         }
-        plan
     }
 }
 

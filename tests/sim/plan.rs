@@ -56,6 +56,8 @@ pub enum Broken {
     LogForgets,
     /// The log takes one half of an append only.
     LogTears,
+    /// The delegate writes nothing of a batch of which it refuses anything.
+    RefusedStopsAll,
 }
 
 /// Which feature types there are.
@@ -137,6 +139,30 @@ impl Plan {
 
     pub fn told(self) -> Plan {
         Plan { told: true, ..self }
+    }
+
+    pub fn breaking(self, broken: Broken) -> Plan {
+        Plan { broken: Some(broken), ..self }
+    }
+
+    pub fn in_which_instances_crash(self) -> Plan {
+        Plan { upsets: Upsets { crash: 2_000, ..self.upsets }, ..self }
+    }
+
+    /// Until the log has been cut past where they stand.
+    pub fn in_which_some_stand_still(self) -> Plan {
+        Plan { upsets: Upsets { pause: 2_000, ..self.upsets }, ..self }
+    }
+
+    /// Each believes to be the owner, and what an other one has tried moves no marker that would tell them.
+    pub fn in_which_lagging_sweepers_try_again_what_is_refused(self) -> Plan {
+        let rates = Rates { doubled_lease: 500, lagging_tail: 400, ..self.rates };
+        Plan { rates, refuses: true, tables_are_mended: true, ..self }
+    }
+
+    pub fn in_which_only_the_tables_refuse(self) -> Plan {
+        let (rates, upsets) = Default::default();
+        Plan { rates, upsets, refuses: true, tables_are_mended: true, changes_ms: None, ..self }
     }
 
     /// Nothing goes wrong.

@@ -115,6 +115,7 @@ impl World {
             events: events.clone(),
             start,
             refuses: plan.refuses.into(),
+            broken: plan.broken,
         };
         Arc::new(World {
             plan,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use alluvium::delegate::dead_letter::DeadLetter;
 use alluvium::delegate::memory::MemoryDelegate;
 use alluvium::delegate::{
-    Base, Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Row, Rows, Scan, Snapshot,
+    Base, Bases, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Refused, Row, Rows, Scan, Snapshot,
 };
 use alluvium::model::{FeatureId, FeatureType, Rect, Watermark, partition_of};
 use alluvium::query::Filter;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::{Fate, Faults, Part};
 use crate::clients::FEW;
 use crate::oracle::Logs;
+use crate::plan::Broken;
 use crate::recorded::{Commit, Events};
 
 /// What all instances share of it.
@@ -29,6 +30,7 @@ pub struct SharedDelegate {
     pub start: Instant,
     /// See [`crate::plan::Plan::refuses`]; until somebody mends the tables.
     pub refuses: AtomicBool,
+    pub broken: Option<Broken>,
 }
 
 pub struct FaultyDelegate {
@@ -43,6 +45,11 @@ impl SharedDelegate {
         let before = self.inner.watermarks(ft).await?[partition as usize];
         let mut as_table = ft.clone();
         as_table.properties[FEW].nullable = !self.refuses.load(Ordering::Relaxed);
+        let is_refused =
+            |e: &PersistEntry| e.feature.as_ref().is_some_and(|f| as_table.check(&mut (**f).clone()).is_err());
+        if self.broken == Some(Broken::RefusedStopsAll) && batch.entries.iter().any(is_refused) {
+            return Err(DelegateError::Unavailable("a row was refused".into()));
+        }
         let outcome = self.inner.persist(&as_table, batch).await?;
         if matches!(outcome, Persisting::Committed { .. }) {
             let ids: Vec<FeatureId> =
