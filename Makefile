@@ -4,7 +4,7 @@
 SEEDS ?= 1000
 DURATION ?= 1200
 
-.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim sim-mutations chaos chaos-mutations bench bench-track bench-memory clean
+.PHONY: help run build test test-offline lint stack-up stack-down stack-clean sim sim-mutations chaos chaos-mutations cite bench bench-track bench-memory clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,6 +52,12 @@ chaos-mutations: ## take safeguards away from the servers and see the chaos run 
 	tests/stack/install build stack
 	cargo build --locked
 	tests/e2e/chaos/mutations
+
+cite: ## OGC's own conformance suite for WFS 2.0, on both stacks; reports in target/cite
+	tests/stack/install build stack clients
+	tests/stack/up
+	cargo build --locked
+	set -a; . target/stack/env; tests/e2e/23-cite-wfs20
 
 bench: ## measure beside the limits of the parts, on the clustered stack
 	tests/stack/install build stack bench
