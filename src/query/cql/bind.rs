@@ -106,6 +106,7 @@ impl Context<'_> {
                         Ok(Bound::Typed(Operand::Property(slot), self.ft.properties[slot].kind))
                     }
                     Reference::Id => Ok(Bound::Typed(Operand::Id, PropertyType::String)),
+                    Reference::Standard => Ok(Bound::Typed(Operand::Literal(Value::Null), PropertyType::String)),
                     Reference::Geometry | Reference::BoundedBy => {
                         Err(e.error("a geometry cannot be compared with a value"))
                     }

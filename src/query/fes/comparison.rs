@@ -88,6 +88,7 @@ impl Context<'_> {
         match self.reference(at)? {
             Reference::Property(slot) => Ok((Operand::Property(slot), self.ft.properties[slot].kind)),
             Reference::Id => Ok((Operand::Id, PropertyType::String)),
+            Reference::Standard => Ok((Operand::Literal(Value::Null), PropertyType::String)),
             Reference::Geometry => Err(FesError::invalid(at.trimmed(), "a geometry cannot be compared with a value")),
             Reference::BoundedBy => Err(FesError::new(
                 Code::OperationProcessingFailed,

@@ -16,10 +16,15 @@ pub enum Reference {
     Id,
     /// `gml:boundedBy`: may be asked where it is, but not compared.
     BoundedBy,
+    /// One of the properties that GML gives every feature, which features have no value of here.
+    Standard,
 }
 
+/// As [`Reference::Standard`]: they stand in every feature type's schema, so to ask for them is no error.
+const STANDARD: [&str; 5] = ["description", "descriptionReference", "identifier", "metaDataProperty", "name"];
+
 /// Resolves `prop`, `app:prop`, `app:T/app:prop`, `/app:T/app:prop`, `./prop`, `app:prop[1]`, `schema-element(app:T)/app:prop`,
-/// `@gml:id` and `gml:boundedBy`. Prefixes do not matter, but for `gml:`, whose properties are not ours.
+/// `@gml:id`, `gml:boundedBy` and GML's standard properties. Prefixes do not matter, but for `gml:`, whose properties are not ours.
 pub fn resolve_reference(text: &str, ft: &FeatureType) -> Result<Reference, FesError> {
     let unknown = || FesError::invalid(text, format!("feature type '{}' has no property '{text}'", ft.name));
     let mut steps = text.trim().split('/').filter(|s| !s.is_empty() && *s != ".");
@@ -38,6 +43,7 @@ pub fn resolve_reference(text: &str, ft: &FeatureType) -> Result<Reference, FesE
     match name.strip_prefix("gml:") {
         Some("boundedBy") => Ok(Reference::BoundedBy),
         Some(GEOMETRY) if ft.geometry.is_some() => Ok(Reference::Geometry),
+        Some(name) if STANDARD.contains(&name) => Ok(Reference::Standard),
         Some(_) => Err(unknown()),
         None if local(name) == GEOMETRY && ft.geometry.is_some() => Ok(Reference::Geometry),
         None => ft.property(local(name)).map(|(slot, _)| Reference::Property(slot)).ok_or_else(unknown),

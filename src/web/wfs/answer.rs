@@ -228,6 +228,7 @@ impl Writer {
                     Ok(())
                 }
                 Reference::Geometry | Reference::BoundedBy => writer.geometry(out, feature).map(|_| ()),
+                Reference::Standard => Ok(()),
             },
         };
         written.map_err(|e| {

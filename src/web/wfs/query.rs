@@ -7,7 +7,7 @@ use super::exception::{Code, Exception, Result};
 use crate::format::gml::{Axes, Selection};
 use crate::format::xml::Element;
 use crate::model::crs::{Crs, CrsRef, Transform};
-use crate::model::{FeatureType, Rect};
+use crate::model::{FeatureType, Rect, Value};
 use crate::query::fes::{self, Reference};
 use crate::query::{Filter, Query, cql};
 
@@ -94,9 +94,7 @@ impl QueryRequest {
             match fes::resolve_reference(name, ft) {
                 Ok(Reference::Property(slot)) => named.push(slot),
                 Ok(Reference::Geometry) => geometry = true,
-                Ok(Reference::Id | Reference::BoundedBy) => {}
-                // GML's own properties, of which we have none, may be asked for.
-                Err(_) if name.starts_with("gml:") => {}
+                Ok(Reference::Id | Reference::BoundedBy | Reference::Standard) => {}
                 Err(e) => return Err(Exception::invalid("propertyName", e.message)),
             }
         }
@@ -140,6 +138,7 @@ impl Prepared {
             Reference::Property(slot) => Operand::Property(slot),
             Reference::Geometry => Operand::Geometry,
             Reference::Id => return Ok(self),
+            Reference::Standard => Operand::Literal(Value::Null),
             Reference::BoundedBy => {
                 let text = "gml:boundedBy has no value here";
                 return Err(Exception::new(Code::InvalidParameterValue, "valueReference", text));

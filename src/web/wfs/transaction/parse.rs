@@ -260,7 +260,7 @@ impl Parser<'_> {
         let slot = match fes::resolve_reference(name.trimmed(), ft)? {
             Reference::Property(slot) => Some(slot),
             Reference::Geometry => None,
-            Reference::Id | Reference::BoundedBy => {
+            Reference::Id | Reference::BoundedBy | Reference::Standard => {
                 let text = format!("'{}' cannot be updated", name.trimmed());
                 return Err(Exception::new(Code::InvalidValue, name.trimmed(), text));
             }
