@@ -32,6 +32,7 @@ struct State {
     types: BTreeMap<String, Table>,
     /// Tables whose type was removed without `purge`.
     detached: BTreeMap<String, Table>,
+    stored_queries: BTreeMap<String, String>,
 }
 
 #[derive(Clone)]
@@ -187,6 +188,27 @@ impl Delegate for MemoryDelegate {
             state.detached.remove(name);
         }
         Ok(())
+    }
+
+    async fn stored_queries(&self) -> Result<BTreeMap<String, String>, DelegateError> {
+        Ok(self.state.lock().stored_queries.clone())
+    }
+
+    async fn keep_stored_queries(&self, queries: &[(String, String)]) -> Result<Option<String>, DelegateError> {
+        let mut state = self.state.lock();
+        if let Some((taken, _)) = queries.iter().find(|(id, _)| state.stored_queries.contains_key(id)) {
+            return Ok(Some(taken.clone()));
+        }
+        state.stored_queries.extend(queries.iter().cloned());
+        state.revision += 1;
+        Ok(None)
+    }
+
+    async fn drop_stored_query(&self, id: &str) -> Result<bool, DelegateError> {
+        let mut state = self.state.lock();
+        let dropped = state.stored_queries.remove(id).is_some();
+        state.revision += u64::from(dropped);
+        Ok(dropped)
     }
 
     async fn watermarks(&self, feature_type: &FeatureType) -> Result<Vec<Watermark>, DelegateError> {

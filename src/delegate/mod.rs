@@ -17,6 +17,7 @@ pub mod postgis;
 mod refused;
 pub mod sql;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -216,6 +217,15 @@ pub trait Delegate: Send + Sync + 'static {
     /// is no error. Without `purge` a later `create` of that name with the same columns takes the table as it is, its rows
     /// without versions.
     async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError>;
+
+    /// The stored queries: id and text, which is the business of those who made them.
+    async fn stored_queries(&self) -> Result<BTreeMap<String, String>, DelegateError>;
+
+    /// Keeps all of these, or none and gives the first id that is taken. The catalogue's number rises.
+    async fn keep_stored_queries(&self, queries: &[(String, String)]) -> Result<Option<String>, DelegateError>;
+
+    /// Forgets one; false when there was none. The catalogue's number rises.
+    async fn drop_stored_query(&self, id: &str) -> Result<bool, DelegateError>;
 
     /// The watermark of each partition.
     async fn watermarks(&self, feature_type: &FeatureType) -> Result<Vec<Watermark>, DelegateError>;

@@ -190,6 +190,8 @@ impl Store {
         if seen.revision == Some(revision) {
             return Ok(());
         }
+        // No older than the revision; of what is newer the next one will tell again.
+        self.take_stored_queries().await?;
         let gone: Vec<Arc<TypeState>> = {
             let mut known = self.types.write();
             let is_gone = |state: &TypeState| !types.iter().any(|t| t.incarnation == state.feature_type().incarnation);

@@ -14,6 +14,7 @@ mod merge;
 mod resolver;
 mod state;
 pub mod status;
+mod stored_queries;
 mod sweeper;
 mod tailer;
 mod transaction;
@@ -94,6 +95,8 @@ pub struct Store {
     settings: Settings,
     memory: Arc<Memory>,
     types: RwLock<BTreeMap<String, Arc<TypeState>>>,
+    /// As of the catalogue that was seen last.
+    stored_queries: RwLock<Arc<BTreeMap<String, String>>>,
     /// Held while the set of types changes.
     catalogue: tokio::sync::Mutex<catalogue::Seen>,
     /// Held by those who cut logs, and against them while a backup is made.
@@ -118,6 +121,7 @@ impl Store {
             memory: Memory::new(settings.memory),
             settings,
             types: RwLock::default(),
+            stored_queries: RwLock::default(),
             catalogue: tokio::sync::Mutex::default(),
             cutting: Arc::default(),
             tasks,

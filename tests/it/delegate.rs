@@ -151,6 +151,22 @@ async fn types_are_entered_and_removed(s: &Subject) {
     assert!(matches!(d.persist(&ships, batch).await, Err(DelegateError::NotFound(_))));
 }
 
+async fn stored_queries_are_kept_whole_and_once(s: &Subject) {
+    let d = &*s.delegate;
+    let query = |id: &str, text: &str| (id.to_owned(), text.to_owned());
+    let (before, _) = d.catalogue().await.unwrap();
+    let odd = query("it's \"odd\" \\ ü", "<q>'${x}'; DROP TABLE \\ ü</q>");
+    assert_eq!(d.keep_stored_queries(&[query("a", "1"), odd.clone()]).await.unwrap(), None);
+    let (kept, _) = d.catalogue().await.unwrap();
+    assert!(kept > before);
+    // All or none.
+    assert_eq!(d.keep_stored_queries(&[query("b", "2"), query("a", "3")]).await.unwrap(), Some("a".into()));
+    assert_eq!(d.stored_queries().await.unwrap(), [query("a", "1"), odd].into());
+    assert!(d.drop_stored_query("a").await.unwrap() && !d.drop_stored_query("a").await.unwrap());
+    assert_eq!(d.stored_queries().await.unwrap().len(), 1);
+    assert!(d.catalogue().await.unwrap().0 > kept);
+}
+
 async fn a_removed_types_table_is_taken_as_it_is(s: &Subject) {
     let ships = ships();
     let d = s.created(&ships).await;
@@ -848,6 +864,7 @@ macro_rules! conformance {
                 a_removed_types_table_is_taken_as_it_is
                 a_type_changes_with_its_table
                 dead_letters_are_kept_once_and_go_with_their_type
+                stored_queries_are_kept_whole_and_once
             }
             conformance! { @on_any_table $open }
         }

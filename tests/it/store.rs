@@ -74,6 +74,7 @@ on_each_stack! {
     another_instance_reads_what_was_written,
     a_restart_loses_nothing,
     types_come_and_go_on_every_instance,
+    stored_queries_come_and_go_on_every_instance,
     a_large_transaction_is_one,
     large_transactions_that_mingle_are_each_whole,
     what_the_delegate_refuses_stays_in_the_index,
@@ -439,6 +440,19 @@ async fn types_come_and_go_on_every_instance(world: World) {
     assert!(ids(&one, query(&again, Filter::All)).await.is_empty());
     let stale = Query { at_least: written.position, ..query(&again, Filter::All) };
     assert!(one.read(stale).await.is_err(), "a position of the type that is gone");
+}
+
+async fn stored_queries_come_and_go_on_every_instance(world: World) {
+    let (one, two) = (world.instance("one").await, world.instance("two").await);
+    let query = ("q".to_owned(), "text".to_owned());
+    assert_eq!(one.keep_stored_queries(std::slice::from_ref(&query)).await.unwrap(), None);
+    // Asked for by its id it is there at once.
+    assert_eq!(two.stored_query("q").await.unwrap().as_deref(), Some("text"));
+    let three = world.instance("three").await;
+    assert_eq!(three.stored_queries().get("q"), Some(&query.1));
+    assert_eq!(two.keep_stored_queries(&[query]).await.unwrap().as_deref(), Some("q"));
+    assert!(two.drop_stored_query("q").await.unwrap() && two.stored_query("q").await.unwrap().is_none());
+    until("gone", || async { one.stored_queries().is_empty() && three.stored_queries().is_empty() }).await;
 }
 
 async fn a_large_transaction_is_one(world: World) {

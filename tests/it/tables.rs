@@ -1,6 +1,7 @@
 //! Tables that were there before: the conformance suite of the long-term store over such tables, what a table says of itself,
 //! and the server over them while other tools go on using them.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +100,18 @@ impl Delegate for OverTables {
 
     async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError> {
         self.postgis.remove(name, purge).await
+    }
+
+    async fn stored_queries(&self) -> Result<BTreeMap<String, String>, DelegateError> {
+        self.postgis.stored_queries().await
+    }
+
+    async fn keep_stored_queries(&self, queries: &[(String, String)]) -> Result<Option<String>, DelegateError> {
+        self.postgis.keep_stored_queries(queries).await
+    }
+
+    async fn drop_stored_query(&self, id: &str) -> Result<bool, DelegateError> {
+        self.postgis.drop_stored_query(id).await
     }
 
     async fn watermarks(&self, t: &FeatureType) -> Result<Vec<Watermark>, DelegateError> {

@@ -108,8 +108,13 @@ CREATE TABLE IF NOT EXISTS gpkgext_alluvium_dead_letters (
   letter TEXT NOT NULL,
   PRIMARY KEY (feature_type, partition, place)
 ) WITHOUT ROWID;
+-- The text of each stored query, as it was made.
+CREATE TABLE IF NOT EXISTS gpkgext_alluvium_stored_queries (
+  id TEXT PRIMARY KEY,
+  definition TEXT NOT NULL
+) WITHOUT ROWID;
 INSERT OR IGNORE INTO gpkg_extensions
   SELECT 'gpkgext_alluvium_' || name, NULL, 'alluvium_bookkeeping', 'Bookkeeping of the Alluvium server', 'read-write'
   FROM (SELECT 'state' AS name UNION SELECT 'catalogue' UNION SELECT 'watermarks' UNION SELECT 'deleted' UNION SELECT 'deleted_time'
-        UNION SELECT 'refused' UNION SELECT 'dead_letters')
+        UNION SELECT 'refused' UNION SELECT 'dead_letters' UNION SELECT 'stored_queries')
   WHERE NOT EXISTS (SELECT 1 FROM gpkg_extensions WHERE table_name = 'gpkgext_alluvium_' || name);

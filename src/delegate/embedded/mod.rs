@@ -13,6 +13,7 @@ mod read;
 mod row;
 mod schema;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -112,6 +113,20 @@ impl Delegate for GeoPackage {
     async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError> {
         let name = name.to_owned();
         self.write(move |connection| schema::remove(connection, &name, purge)).await
+    }
+
+    async fn stored_queries(&self) -> Result<BTreeMap<String, String>, DelegateError> {
+        self.read(schema::stored_queries).await
+    }
+
+    async fn keep_stored_queries(&self, queries: &[(String, String)]) -> Result<Option<String>, DelegateError> {
+        let queries = queries.to_vec();
+        self.write(move |connection| schema::keep_stored_queries(connection, &queries)).await
+    }
+
+    async fn drop_stored_query(&self, id: &str) -> Result<bool, DelegateError> {
+        let id = id.to_owned();
+        self.write(move |connection| schema::drop_stored_query(connection, &id)).await
     }
 
     async fn watermarks(&self, feature_type: &FeatureType) -> Result<Vec<Watermark>, DelegateError> {

@@ -3,6 +3,8 @@
 //! Invariant: every attached type of the catalogue has its table, its watermarks, its lines in `gpkg_contents` and
 //! `gpkg_geometry_columns`, and its R-tree.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::row::column_type;
@@ -89,6 +91,39 @@ fn from_json(text: &str) -> Result<FeatureType, DelegateError> {
 
 fn to_json(feature_type: &FeatureType) -> Result<String, DelegateError> {
     serde_json::to_string(feature_type).map_err(|e| DelegateError::Mismatch(e.to_string()))
+}
+
+/// See [`crate::delegate::Delegate::stored_queries`].
+pub fn stored_queries(connection: &Connection) -> Result<BTreeMap<String, String>, DelegateError> {
+    let mut statement = connection.prepare("SELECT id, definition FROM gpkgext_alluvium_stored_queries")?;
+    let queries = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(queries.collect::<Result<_, _>>()?)
+}
+
+/// See [`crate::delegate::Delegate::keep_stored_queries`].
+pub fn keep_stored_queries(
+    connection: &mut Connection,
+    queries: &[(String, String)],
+) -> Result<Option<String>, DelegateError> {
+    let tx = begin(connection)?;
+    for (id, definition) in queries {
+        let sql = "INSERT OR IGNORE INTO gpkgext_alluvium_stored_queries VALUES (?1, ?2)";
+        if tx.execute(sql, [id, definition])? == 0 {
+            return Ok(Some(id.clone()));
+        }
+    }
+    changed(&tx)?;
+    tx.commit()?;
+    Ok(None)
+}
+
+/// See [`crate::delegate::Delegate::drop_stored_query`].
+pub fn drop_stored_query(connection: &mut Connection, id: &str) -> Result<bool, DelegateError> {
+    let tx = begin(connection)?;
+    let dropped = tx.execute("DELETE FROM gpkgext_alluvium_stored_queries WHERE id = ?1", [id])? > 0;
+    changed(&tx)?;
+    tx.commit()?;
+    Ok(dropped)
 }
 
 /// The watermark of each partition, of the type as the caller knows it.

@@ -1,5 +1,7 @@
 //! The feature types, their tables and their watermarks.
 
+use std::collections::BTreeMap;
+
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
@@ -157,6 +159,40 @@ pub async fn remove(
     );
     connection.run(sql).await?;
     Ok(())
+}
+
+/// See [`crate::delegate::Delegate::stored_queries`].
+pub async fn stored_queries(connection: &mut Connection) -> Result<BTreeMap<String, String>, DelegateError> {
+    let rows = connection.rows("SELECT id, definition FROM alluvium.stored_queries".into()).await?;
+    let of = |row: &PgRow, column| text_at(row, column).map(|text| text.unwrap_or_default().to_owned());
+    Ok(rows.iter().map(|row| Ok((of(row, 0)?, of(row, 1)?))).collect::<Result<_, sqlx::Error>>()?)
+}
+
+/// See [`crate::delegate::Delegate::keep_stored_queries`].
+pub async fn keep_stored_queries(
+    connection: &mut Connection,
+    queries: &[(String, String)],
+) -> Result<Option<String>, DelegateError> {
+    let ids: Vec<String> = queries.iter().map(|(id, _)| text(id)).collect();
+    let taken = format!("SELECT id FROM alluvium.stored_queries WHERE id IN ({}) LIMIT 1", ids.join(", "));
+    let rows = connection.rows(format!("{ONE_AT_A_TIME}; {taken}")).await?;
+    if let Some(row) = rows.first() {
+        let taken = text_at(row, 0)?.unwrap_or_default().to_owned();
+        connection.run("ROLLBACK".into()).await?;
+        return Ok(Some(taken));
+    }
+    let values: Vec<String> =
+        queries.iter().map(|(id, text_of_it)| format!("({}, {})", text(id), text(text_of_it))).collect();
+    connection.run(format!("INSERT INTO alluvium.stored_queries VALUES {}; COMMIT", values.join(", "))).await?;
+    Ok(None)
+}
+
+/// See [`crate::delegate::Delegate::drop_stored_query`].
+pub async fn drop_stored_query(connection: &mut Connection, id: &str) -> Result<bool, DelegateError> {
+    let sql = format!("{ONE_AT_A_TIME}; DELETE FROM alluvium.stored_queries WHERE id = {} RETURNING id", text(id));
+    let dropped = !connection.rows(sql).await?.is_empty();
+    connection.run("COMMIT".into()).await?;
+    Ok(dropped)
 }
 
 /// The query whose rows [`read_watermarks`] takes.

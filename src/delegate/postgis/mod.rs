@@ -19,6 +19,7 @@ mod persist;
 mod read;
 mod row;
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,6 +188,26 @@ impl Delegate for PostGis {
         let name = name.to_owned();
         self.with_connection(move |connection, settings| {
             Box::pin(async move { catalogue::remove(connection, settings, &name, purge).await })
+        })
+        .await
+    }
+
+    async fn stored_queries(&self) -> Result<BTreeMap<String, String>, DelegateError> {
+        self.with_connection(|connection, _| Box::pin(catalogue::stored_queries(connection))).await
+    }
+
+    async fn keep_stored_queries(&self, queries: &[(String, String)]) -> Result<Option<String>, DelegateError> {
+        let queries = queries.to_vec();
+        self.with_connection(|connection, _| {
+            Box::pin(async move { catalogue::keep_stored_queries(connection, &queries).await })
+        })
+        .await
+    }
+
+    async fn drop_stored_query(&self, id: &str) -> Result<bool, DelegateError> {
+        let id = id.to_owned();
+        self.with_connection(|connection, _| {
+            Box::pin(async move { catalogue::drop_stored_query(connection, &id).await })
         })
         .await
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quick_xml::XmlVersion;
 use quick_xml::events::{BytesRef, BytesStart, Event};
-use quick_xml::name::ResolveResult;
+use quick_xml::name::{PrefixDeclaration, ResolveResult};
 use quick_xml::reader::NsReader;
 
 /// What a document may cost.
@@ -131,7 +131,7 @@ pub struct Reader<'i> {
     input: &'i [u8],
     limits: Limits,
     depth: usize,
-    /// The line of byte `counted`.
+    /// The line of byte `counted`, where the last event begins.
     line: u32,
     counted: usize,
     /// Namespaces met, so that elements share them.
@@ -209,6 +209,38 @@ impl<'i> Reader<'i> {
         }
     }
 
+    /// The element whose start was read last, to its end, which closes it: as it was written, with the namespaces that are bound
+    /// around it declared on it too, so that it means the same elsewhere. Without `content` nothing is in it.
+    pub fn verbatim(&mut self, content: bool) -> Result<String, XmlError> {
+        let (start, tag_end) = (self.counted, self.position());
+        let resolver = self.inner.resolver();
+        let own: Vec<_> = resolver.bindings_of(resolver.level()).map(|(prefix, _)| prefix).collect();
+        let mut declarations = Vec::new();
+        for (prefix, ns) in resolver.bindings().filter(|(prefix, _)| !own.contains(prefix)) {
+            let name = match prefix {
+                PrefixDeclaration::Default => " xmlns=\"".to_owned(),
+                PrefixDeclaration::Named(prefix) => format!(" xmlns:{prefix}=\""),
+            };
+            declarations.extend_from_slice(name.as_bytes());
+            super::attribute(&mut declarations, ns.into_inner());
+            declarations.push(b'"');
+        }
+        let depth = self.depth;
+        while self.depth >= depth {
+            self.step()?;
+        }
+        let end = if content { self.position() } else { tag_end };
+        let written = &self.input[start..end];
+        let is_name = |b: &u8| !matches!(b, b'/' | b'>') && !b.is_ascii_whitespace();
+        let (name, rest) = written.split_at(written.iter().take_while(|b| is_name(b)).count());
+        let rest = match content {
+            true => rest,
+            false => rest.strip_suffix(b"/>").or(rest.strip_suffix(b">")).unwrap_or(rest),
+        };
+        let parts = [name, &declarations, rest, if content { b"" } else { b"/>" }];
+        Ok(String::from_utf8_lossy(&parts.concat()).into_owned())
+    }
+
     /// After the root element: nothing but comments and white space may follow.
     pub fn end(&mut self) -> Result<(), XmlError> {
         loop {
@@ -255,13 +287,18 @@ impl<'i> Reader<'i> {
 
     fn event(&mut self) -> Result<Event<'i>, XmlError> {
         // The line of an element is that of its start tag, so count before it is read.
-        let at = usize::try_from(self.inner.buffer_position()).unwrap_or(usize::MAX).min(self.input.len());
+        let at = self.position();
         self.line += newlines(&self.input[self.counted..at]);
         self.counted = at;
         self.inner.read_event().map_err(|e| {
             let at = usize::try_from(self.inner.error_position()).unwrap_or(usize::MAX).min(self.input.len());
             XmlError { line: 1 + newlines(&self.input[..at]), what: format!("not well-formed: {e}") }
         })
+    }
+
+    /// Behind the last event.
+    fn position(&self) -> usize {
+        usize::try_from(self.inner.buffer_position()).unwrap_or(usize::MAX).min(self.input.len())
     }
 
     fn element(&mut self, start: &BytesStart<'_>) -> Result<Element, XmlError> {
@@ -384,6 +421,27 @@ mod tests {
         for s in ["<a><b/><b/><b/></a>", "<a b='' c=''/>", "<a>12345</a>", "<a b='12345'/>"] {
             assert!(parse(s.as_bytes(), few).unwrap_err().what.contains("more than"), "{s}");
         }
+    }
+
+    #[test]
+    fn an_element_as_it_was_written_means_the_same_elsewhere() {
+        let document = "<r xmlns='u:d' xmlns:a='u:a' xmlns:b='u:b&amp;c'>\n<a:x b='a:q' xmlns:b='u:c'><y>1 &lt; 2<!-- c --></y></a:x><z xmlns=''  k='v' ></z><e/></r>";
+        let mut reader = Reader::new(document.as_bytes(), Limits::default()).unwrap();
+        reader.root().unwrap();
+        let mut written = Vec::new();
+        for content in [true, false, true] {
+            reader.next_child().unwrap().unwrap();
+            written.push(reader.verbatim(content).unwrap());
+        }
+        assert!(reader.next_child().unwrap().is_none());
+        reader.end().unwrap();
+        assert_eq!(
+            written[0],
+            "<a:x xmlns=\"u:d\" xmlns:a=\"u:a\" b='a:q' xmlns:b='u:c'><y>1 &lt; 2<!-- c --></y></a:x>"
+        );
+        assert!(written[1].starts_with("<z xmlns:a=\"u:a\"") && written[1].ends_with(" xmlns=''  k='v' />"));
+        assert!(written[2].starts_with("<e xmlns=\"u:d\"") && written[2].ends_with("/>"));
+        written.iter().for_each(|w| assert!(read(w).is_ok(), "{w}"));
     }
 
     #[test]

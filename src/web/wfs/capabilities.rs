@@ -9,7 +9,7 @@ use super::exception::{Code, Exception, Result};
 use super::get_feature::Format;
 use super::kvp::Kvp;
 use super::query::stored_crs;
-use super::{Ask, Version, WFS_NS, xml_response};
+use super::{Ask, Version, WFS_NS, stored_query, xml_response};
 use crate::format::gml::{APP, APP_NS, GML_NS, simple_type, write_number};
 use crate::format::xml::{self, Element};
 use crate::model::crs::{Crs, CrsRef, Transform};
@@ -22,7 +22,7 @@ const SECTIONS: [&str; 5] =
     ["ServiceIdentification", "ServiceProvider", "OperationsMetadata", "FeatureTypeList", "Filter_Capabilities"];
 
 /// What GetFeature and GetPropertyValue offer, and what they do not.
-const CONFORMANCE: [(&str, bool); 17] = [
+const CONFORMANCE: [(&str, bool); 16] = [
     ("ImplementsSimpleWFS", true),
     ("ImplementsBasicWFS", true),
     ("ImplementsLockingWFS", false),
@@ -36,7 +36,6 @@ const CONFORMANCE: [(&str, bool); 17] = [
     ("ImplementsSpatialJoins", false),
     ("ImplementsTemporalJoins", false),
     ("ImplementsFeatureVersioning", false),
-    ("ManageStoredQueries", false),
     ("PagingIsTransactionSafe", false),
     ("AutomaticDataLocking", false),
     ("PreservesSiblingOrder", true),
@@ -107,7 +106,8 @@ async fn respond(ask: &Ask, accepted: &[String], sections: &[String], version: &
     }
     if wanted(SECTIONS[2]) {
         let editable = types.iter().any(|t| ask.caller.can(Role::Editor, Some(&t.name)));
-        out.operations(&ask.href(), editable, ask.web.server.max_limit);
+        let administers = ask.caller.can(Role::Admin, None);
+        out.operations(&ask.href(), editable, administers, ask.web.server.max_limit);
     }
     // The schema has no empty list.
     if wanted(SECTIONS[3]) && !types.is_empty() {
@@ -196,7 +196,7 @@ impl Document {
         self.raw("</ows:ServiceContact>\n</ows:ServiceProvider>\n");
     }
 
-    fn operations(&mut self, href: &str, editable: bool, count_default: u64) {
+    fn operations(&mut self, href: &str, editable: bool, administers: bool, count_default: u64) {
         let formats: Vec<&str> = Format::ALL.iter().map(|f| f.name()).collect();
         let count_default = count_default.to_string();
         self.raw("<ows:OperationsMetadata>\n");
@@ -209,6 +209,10 @@ impl Document {
         self.operation("DescribeFeatureType", href, &[("outputFormat", &[Format::Gml.name()])], None);
         self.operation("ListStoredQueries", href, &[], None);
         self.operation("DescribeStoredQueries", href, &[], None);
+        if administers {
+            self.operation("CreateStoredQuery", href, &[("language", &[stored_query::LANGUAGE])], None);
+            self.operation("DropStoredQuery", href, &[], None);
+        }
         let resolve: &[&str] = &["none", "local"];
         self.operation(
             "GetFeature",
@@ -227,6 +231,7 @@ impl Document {
         }
         self.parameter("version", &["2.0.0"]);
         self.constraint("ows", "ImplementsTransactionalWFS", truth(editable));
+        self.constraint("ows", "ManageStoredQueries", truth(administers));
         for (name, holds) in CONFORMANCE {
             self.constraint("ows", name, truth(holds));
         }
@@ -238,8 +243,11 @@ impl Document {
 
     fn operation(&mut self, name: &str, href: &str, parameters: &[(&str, &[&str])], count_default: Option<&str>) {
         self.raw(&format!("<ows:Operation name=\"{name}\"><ows:DCP><ows:HTTP>"));
-        // Transactions are XML.
-        let methods: &[&str] = if name == "Transaction" { &["Post"] } else { &["Get", "Post"] };
+        // These two are XML.
+        let methods: &[&str] = match name {
+            "Transaction" | "CreateStoredQuery" => &["Post"],
+            _ => &["Get", "Post"],
+        };
         for method in methods {
             self.raw(&format!("<ows:{method} xlink:href=\""));
             xml::attribute(&mut self.0, href);

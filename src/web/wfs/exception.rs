@@ -11,7 +11,7 @@ use super::Version;
 use crate::format::gml::GmlError;
 use crate::format::xml::{self, XmlError};
 use crate::query::fes::{self, FesError};
-use crate::store::api::{ReadError, WriteError};
+use crate::store::api::{CatalogueError, ReadError, WriteError};
 use crate::web::problem::Problem;
 
 /// An `exceptionCode` (WFS 2.0.0 table 3, OWS Common 1.1 table 27).
@@ -27,6 +27,8 @@ pub enum Code {
     OperationProcessingFailed,
     InvalidValue,
     InvalidLockId,
+    DuplicateStoredQueryIdValue,
+    DuplicateStoredQueryParameterName,
     NotFound,
     NoApplicableCode,
 }
@@ -36,6 +38,7 @@ impl Code {
         match self {
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::OperationProcessingFailed => StatusCode::FORBIDDEN,
+            Code::DuplicateStoredQueryIdValue | Code::DuplicateStoredQueryParameterName => StatusCode::CONFLICT,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -207,6 +210,13 @@ impl From<WriteError> for Exception {
             }
             WriteError::Read(e) => e.into(),
         }
+    }
+}
+
+/// Of stored queries, which are kept with the catalogue.
+impl From<CatalogueError> for Exception {
+    fn from(e: CatalogueError) -> Exception {
+        Exception::unavailable(e.to_string())
     }
 }
 

@@ -7,7 +7,7 @@ use super::answer::{self, Members};
 use super::exception::{Code, Exception, Result};
 use super::kvp::{self, Kvp, groups};
 use super::query::QueryRequest;
-use super::stored_query::is_get_feature_by_id;
+use super::stored_query::{self, Argument, is_get_feature_by_id};
 use crate::format::gml::resolve_rid;
 use crate::format::xml::Element;
 use crate::web::request::whole_number;
@@ -64,27 +64,27 @@ pub struct Request {
     pub as_kvp: Option<Kvp>,
 }
 
-/// A request that is not a stored query in the end, or the id that GetFeatureById asks for.
+/// A request for what queries give, or for the one feature of GetFeatureById, whose answer is no collection.
 enum Asked {
     Queries(Request),
     ById { id: String, format: Format },
 }
 
 pub async fn from_kvp(ask: &Ask, kvp: Kvp) -> Result<Response> {
-    respond(ask, read_kvp(kvp)?).await
+    respond(ask, read_kvp(ask, kvp).await?).await
 }
 
 pub async fn from_xml(ask: &Ask, root: &Element) -> Result<Response> {
-    respond(ask, read_xml(root)?).await
+    respond(ask, read_xml(ask, root).await?).await
 }
 
 pub async fn values_from_kvp(ask: &Ask, kvp: Kvp) -> Result<Response> {
     let reference = kvp.has("valueReference").then(|| kvp.get("valueReference").unwrap_or_default().to_owned());
-    respond_values(ask, read_kvp(kvp)?, reference).await
+    respond_values(ask, read_kvp(ask, kvp).await?, reference).await
 }
 
 pub async fn values_from_xml(ask: &Ask, root: &Element) -> Result<Response> {
-    respond_values(ask, read_xml(root)?, root.attribute("valueReference").map(str::to_owned)).await
+    respond_values(ask, read_xml(ask, root).await?, root.attribute("valueReference").map(str::to_owned)).await
 }
 
 async fn respond(ask: &Ask, asked: Asked) -> Result<Response> {
@@ -133,16 +133,19 @@ fn by_id(ask: &Ask, id: &str, format: Format) -> Result<Request> {
     })
 }
 
-fn read_kvp(kvp: Kvp) -> Result<Asked> {
+async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
     let format = kvp.get("outputFormat").map_or(Ok(Format::Gml), Format::parse)?;
     check_resolve(kvp.get("resolve"))?;
-    if let Some(stored) = kvp.any(&["storedQuery_Id", "storedQueryId"]) {
-        check_stored_query(stored)?;
-        let id = kvp.get("id").ok_or_else(|| Exception::missing("id"))?.to_owned();
-        return Ok(Asked::ById { id, format });
-    }
+    let queries = match kvp.any(&["storedQuery_Id", "storedQueryId"]) {
+        Some(stored) if is_get_feature_by_id(stored) => {
+            let id = kvp.get("id").ok_or_else(|| Exception::missing("id"))?.to_owned();
+            return Ok(Asked::ById { id, format });
+        }
+        Some(stored) => stored_query::queries(ask, stored, |name| kvp.get(name).map(Argument::of_text)).await?,
+        None => kvp_queries(&kvp)?,
+    };
     Ok(Asked::Queries(Request {
-        queries: kvp_queries(&kvp)?,
+        queries,
         count: kvp.number(&["count", "maxFeatures"])?,
         start: kvp.number(&["startIndex"])?.unwrap_or(0),
         hits: result_type(kvp.get("resultType"))?,
@@ -218,7 +221,7 @@ fn type_of_ids(kvp: &Kvp) -> Result<String> {
     }
 }
 
-fn read_xml(root: &Element) -> Result<Asked> {
+async fn read_xml(ask: &Ask, root: &Element) -> Result<Asked> {
     let format = root.attribute("outputFormat").map_or(Ok(Format::Gml), Format::parse)?;
     check_resolve(root.attribute("resolve"))?;
     let mut queries = Vec::new();
@@ -226,17 +229,19 @@ fn read_xml(root: &Element) -> Result<Asked> {
         match &*child.local {
             "Query" => queries.push(xml_query(child)?),
             "StoredQuery" => {
-                check_stored_query(child.attribute("id").unwrap_or_default())?;
-                let id = child.children_named("Parameter").find(|p| p.attribute("name") == Some("id"));
-                let id = id.ok_or_else(|| Exception::missing("id"))?.trimmed().to_owned();
-                if root.children.len() > 1 {
-                    return Err(Exception::new(
-                        Code::OptionNotSupported,
-                        "StoredQuery",
-                        "a stored query must be alone in its request",
-                    ));
+                let stored = child.attribute("id").ok_or_else(|| Exception::missing("id"))?;
+                let parameter =
+                    |name: &str| child.children_named("Parameter").find(|p| p.attribute("name") == Some(name));
+                if !is_get_feature_by_id(stored) {
+                    let argument = |name: &str| parameter(name).map(Argument::of_element);
+                    queries.extend(stored_query::queries(ask, stored, argument).await?);
+                    continue;
                 }
-                return Ok(Asked::ById { id, format });
+                let id = parameter("id").ok_or_else(|| Exception::missing("id"))?.trimmed().to_owned();
+                if root.children.len() == 1 {
+                    return Ok(Asked::ById { id, format });
+                }
+                queries.extend(by_id(ask, &id, format)?.queries);
             }
             other => return Err(child.error(format!("'{other}' is not a query")).into()),
         }
@@ -262,7 +267,8 @@ fn read_xml(root: &Element) -> Result<Asked> {
     }))
 }
 
-fn xml_query(e: &Element) -> Result<QueryRequest> {
+/// A `wfs:Query` (7.9.2).
+pub fn xml_query(e: &Element) -> Result<QueryRequest> {
     let names = e.attribute("typeNames").or(e.attribute("typeName")).ok_or_else(|| Exception::missing("typeNames"))?;
     let mut names = names.split([' ', ',']).filter(|n| !n.is_empty());
     let type_name = names.next().ok_or_else(|| Exception::missing("typeNames"))?.to_owned();
@@ -331,12 +337,5 @@ fn check_resolve(text: Option<&str>) -> Result<()> {
             Err(Exception::new(Code::OptionNotSupported, "resolve", "remote references are not resolved"))
         }
         Some(other) => Err(Exception::invalid("resolve", format!("'{other}' is not a way to resolve references"))),
-    }
-}
-
-fn check_stored_query(id: &str) -> Result<()> {
-    match is_get_feature_by_id(id) {
-        true => Ok(()),
-        false => Err(Exception::invalid("storedQuery_Id", format!("there is no stored query '{id}'"))),
     }
 }

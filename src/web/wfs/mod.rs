@@ -165,11 +165,16 @@ async fn kvp_request(ask: &Ask, kvp: Kvp, version: &mut Version) -> Result<Respo
         "getfeature" => get_feature::from_kvp(ask, kvp).await,
         "getpropertyvalue" => get_feature::values_from_kvp(ask, kvp).await,
         "liststoredqueries" => stored_query::list(ask),
-        "describestoredqueries" => stored_query::describe(ask, kvp.any(&["storedQuery_Id"])),
-        "transaction" => Err(Exception::new(
+        "describestoredqueries" => {
+            let ids =
+                kvp.get("storedQuery_Id").unwrap_or_default().split(',').map(str::trim).filter(|id| !id.is_empty());
+            stored_query::describe(ask, &ids.collect::<Vec<_>>()).await
+        }
+        "dropstoredquery" => stored_query::remove(ask, kvp.any(&["storedQuery_Id", "id"])).await,
+        "transaction" | "createstoredquery" => Err(Exception::new(
             Code::OperationNotSupported,
             "request",
-            "a Transaction is sent as XML in the body of a POST",
+            format!("a {operation} is sent as XML in the body of a POST"),
         )),
         _ => Err(not_supported(operation)),
     }
@@ -189,6 +194,11 @@ async fn xml_request(ask: &Ask, body: &[u8], version: &mut Version) -> Result<Re
     if &*root.local == "Transaction" {
         return transaction::respond(ask, &root, &mut reader, version).await;
     }
+    if &*root.local == "CreateStoredQuery" {
+        check_service(root.attribute("service"), &root.local)?;
+        check_version(asked.as_deref())?;
+        return stored_query::create(ask, &mut reader).await;
+    }
     reader.finish(&mut root)?;
     reader.end()?;
     check_service(root.attribute("service"), &root.local)?;
@@ -203,8 +213,9 @@ async fn xml_request(ask: &Ask, body: &[u8], version: &mut Version) -> Result<Re
         "ListStoredQueries" => stored_query::list(ask),
         "DescribeStoredQueries" => {
             let ids: Vec<&str> = root.children_named("StoredQueryId").map(Element::trimmed).collect();
-            stored_query::describe(ask, (!ids.is_empty()).then(|| ids.join(",")).as_deref())
+            stored_query::describe(ask, &ids).await
         }
+        "DropStoredQuery" => stored_query::remove(ask, root.attribute("id")).await,
         operation => Err(not_supported(operation)),
     }
 }

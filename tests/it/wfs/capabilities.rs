@@ -24,6 +24,8 @@ async fn capabilities_are_valid_and_say_what_holds() {
             "DescribeFeatureType",
             "ListStoredQueries",
             "DescribeStoredQueries",
+            "CreateStoredQuery",
+            "DropStoredQuery",
             "GetFeature",
             "GetPropertyValue",
             "Transaction"
@@ -38,6 +40,7 @@ async fn capabilities_are_valid_and_say_what_holds() {
         ("ImplementsTransactionalWFS", "TRUE"),
         ("ImplementsLockingWFS", "FALSE"),
         ("ImplementsResultPaging", "TRUE"),
+        ("ManageStoredQueries", "TRUE"),
         ("CountDefault", "10000"),
     ] {
         assert_eq!(constraint(name), value, "{name}");

@@ -4,6 +4,7 @@ mod capabilities;
 mod dialects;
 mod reading;
 mod schemas;
+mod stored_queries;
 mod transactions;
 
 use alluvium::format::xml::{self, Element};

@@ -1,6 +1,7 @@
 //! A delegate that is late, that fails before or after its effect, whose commits come when their sweeper is long gone, and
 //! whose rows come one by one, or break off.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -118,6 +119,18 @@ impl Delegate for FaultyDelegate {
 
     async fn remove(&self, name: &str, purge: bool) -> Result<(), DelegateError> {
         self.shared.inner.remove(name, purge).await
+    }
+
+    async fn stored_queries(&self) -> Result<BTreeMap<String, String>, DelegateError> {
+        self.shared.inner.stored_queries().await
+    }
+
+    async fn keep_stored_queries(&self, queries: &[(String, String)]) -> Result<Option<String>, DelegateError> {
+        self.shared.inner.keep_stored_queries(queries).await
+    }
+
+    async fn drop_stored_query(&self, id: &str) -> Result<bool, DelegateError> {
+        self.shared.inner.drop_stored_query(id).await
     }
 
     async fn watermarks(&self, feature_type: &FeatureType) -> Result<Vec<Watermark>, DelegateError> {
