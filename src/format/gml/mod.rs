@@ -1,4 +1,4 @@
-//! GML: features written as GML 3.2, their schema, and geometries read from GML 3.2, 3.1 and 2.
+//! GML: features written as GML 3.2.1, 3.1.1 and 2.1.2, their schemas, and geometries read from all of them.
 //!
 //! Owns the names, ids and shapes of our features in XML; does not own what a request says ([`crate::web`]) or what a filter
 //! means ([`crate::query`]). Coordinates leave in the order of the spelling of their CRS and come back into the stored x,y.
@@ -10,16 +10,17 @@ mod feature;
 mod id;
 mod read;
 mod schema;
+mod version;
 mod write;
 
 pub use feature::{PropertyValue, read_feature, read_property};
 pub use id::{gml_id, resolve_rid};
 pub use read::{Axes, GmlError, is_geometry, read_envelope, read_geometry};
 pub use schema::{schema, simple_type};
-pub use write::{FeatureWriter, Selection, write_geometry, write_number, write_value};
+pub use version::GmlVersion;
+pub use write::{FeatureWriter, GeometryStyle, Selection, write_geometry, write_number, write_value};
 
 /// The namespace of every feature type.
 pub const APP_NS: &str = "urn:alluvium:app";
 /// The prefix that goes with it in everything we write.
 pub const APP: &str = "app";
-pub const GML_NS: &str = "http://www.opengis.net/gml/3.2";

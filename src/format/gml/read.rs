@@ -416,7 +416,7 @@ fn number(e: &Element, text: &str) -> Result<f64, GmlError> {
 mod tests {
     use super::*;
     use crate::format::gml::write::tests::urn_4326;
-    use crate::format::gml::write_geometry;
+    use crate::format::gml::{GeometryStyle, GmlVersion, write_geometry};
     use crate::format::xml;
 
     fn axes(always_xy: bool) -> Axes {
@@ -563,7 +563,7 @@ mod tests {
         let element = xml::parse(written.as_bytes(), Default::default()).unwrap();
         let g = read_geometry(&element, &axes(false)).unwrap();
         let mut out = Vec::new();
-        assert!(write_geometry(&mut out, &g, "t.1", "urn:ogc:def:crs:EPSG::4326", true));
+        assert!(write_geometry(&mut out, &g, "t.1", &GeometryStyle::new(GmlVersion::V3_2, &urn_4326())));
         let again = String::from_utf8(out).unwrap().replace("gml:", "");
         let again = xml::parse(again.as_bytes(), Default::default()).unwrap();
         assert_eq!(read_geometry(&again, &axes(false)).unwrap(), g);

@@ -1,32 +1,32 @@
-//! The XML Schema of feature types, as `DescribeFeatureType` answers it (WFS 2.0, 9).
+//! The XML Schema of feature types, as `DescribeFeatureType` answers it (WFS 2.0, 9; 1.1.0, 8; 1.0.0, 8).
 
-use super::{APP, APP_NS, GML_NS};
+use super::{APP, APP_NS, GmlVersion};
 use crate::model::feature_type::GEOMETRY;
 use crate::model::{FeatureType, GeometryKind, PropertyType};
 
-const GML_SCHEMA: &str = "http://schemas.opengis.net/gml/3.2.1/gml.xsd";
-
-/// One schema document for `types`.
+/// One schema document for `types` as they are written in `gml`.
 ///
 /// Clients are served best by the plainest schema that says it: named types of XSD alone, one sequence, the literal prefix
 /// `gml:` on the geometry. Anything more makes some of them fall back to guessing.
-pub fn schema<'a>(types: impl IntoIterator<Item = &'a FeatureType>) -> String {
+pub fn schema<'a>(types: impl IntoIterator<Item = &'a FeatureType>, gml: GmlVersion) -> String {
+    let (gml_ns, gml_schema) = (gml.ns(), gml.schema());
     let mut out = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-         <xsd:schema xmlns:xsd=\"http://www.w3.org/2001/XMLSchema\" xmlns:gml=\"{GML_NS}\" xmlns:{APP}=\"{APP_NS}\" \
+         <xsd:schema xmlns:xsd=\"http://www.w3.org/2001/XMLSchema\" xmlns:gml=\"{gml_ns}\" xmlns:{APP}=\"{APP_NS}\" \
          targetNamespace=\"{APP_NS}\" elementFormDefault=\"qualified\" version=\"1.0\">\n  \
-         <xsd:import namespace=\"{GML_NS}\" schemaLocation=\"{GML_SCHEMA}\"/>\n"
+         <xsd:import namespace=\"{gml_ns}\" schemaLocation=\"{gml_schema}\"/>\n"
     );
     for ft in types {
         let name = &ft.name;
         out.push_str(&format!(
-            "  <xsd:element name=\"{name}\" type=\"{APP}:{name}Type\" substitutionGroup=\"gml:AbstractFeature\"/>\n  \
+            "  <xsd:element name=\"{name}\" type=\"{APP}:{name}Type\" substitutionGroup=\"{}\"/>\n  \
              <xsd:complexType name=\"{name}Type\">\n    <xsd:complexContent>\n      \
-             <xsd:extension base=\"gml:AbstractFeatureType\">\n        <xsd:sequence>\n"
+             <xsd:extension base=\"gml:AbstractFeatureType\">\n        <xsd:sequence>\n",
+            gml.feature_element()
         ));
         if let Some(g) = &ft.geometry {
             // Optional even where the column is not: a client may ask for features without it.
-            push_element(&mut out, GEOMETRY, geometry_type(g.kind), true);
+            push_element(&mut out, GEOMETRY, geometry_type(g.kind, gml), true);
         }
         for p in &ft.properties {
             push_element(&mut out, &p.name, simple_type(p.kind), p.nullable);
@@ -46,15 +46,16 @@ fn push_element(out: &mut String, name: &str, kind: &str, optional: bool) {
     ));
 }
 
-fn geometry_type(kind: GeometryKind) -> &'static str {
+fn geometry_type(kind: GeometryKind, gml: GmlVersion) -> &'static str {
+    let [line, polygon, multi_line, multi_polygon] = gml.geometry_names().property_types;
     match kind {
         GeometryKind::Geometry => "gml:GeometryPropertyType",
         GeometryKind::Point => "gml:PointPropertyType",
-        GeometryKind::LineString => "gml:CurvePropertyType",
-        GeometryKind::Polygon => "gml:SurfacePropertyType",
+        GeometryKind::LineString => line,
+        GeometryKind::Polygon => polygon,
         GeometryKind::MultiPoint => "gml:MultiPointPropertyType",
-        GeometryKind::MultiLineString => "gml:MultiCurvePropertyType",
-        GeometryKind::MultiPolygon => "gml:MultiSurfacePropertyType",
+        GeometryKind::MultiLineString => multi_line,
+        GeometryKind::MultiPolygon => multi_polygon,
         GeometryKind::GeometryCollection => "gml:MultiGeometryPropertyType",
     }
 }
@@ -79,7 +80,7 @@ mod tests {
     #[test]
     fn the_schema_is_plain() {
         let ships = crate::format::gml::write::tests::ships();
-        let text = schema([&ships]);
+        let text = schema([&ships], GmlVersion::V3_2);
         assert!(text.contains(
             "<xsd:element name=\"ships\" type=\"app:shipsType\" substitutionGroup=\"gml:AbstractFeature\"/>"
         ));
@@ -97,5 +98,10 @@ mod tests {
             ]
         );
         crate::format::xml::parse(text.as_bytes(), Default::default()).unwrap();
+        let old = schema([&ships], GmlVersion::V2);
+        assert!(
+            old.contains("xmlns:gml=\"http://www.opengis.net/gml\"")
+                && old.contains("substitutionGroup=\"gml:_Feature\"")
+        );
     }
 }

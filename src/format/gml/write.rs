@@ -1,6 +1,7 @@
-//! Features as GML 3.2.
+//! Features as GML, of each version.
 
-use super::{APP, gml_id};
+use super::version::GeometryNames;
+use super::{APP, GmlVersion, gml_id};
 use crate::format::{json, xml};
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::feature_type::GEOMETRY;
@@ -31,8 +32,7 @@ impl Selection {
 /// Writes features of one type; made once for an answer.
 pub struct FeatureWriter {
     type_name: String,
-    srs_name: String,
-    swap: bool,
+    style: GeometryStyle,
     transform: Option<Transform>,
     geometry: bool,
     /// Property id, start tag, end tag.
@@ -40,8 +40,8 @@ pub struct FeatureWriter {
 }
 
 impl FeatureWriter {
-    /// Features of `ft` with coordinates in `crs`.
-    pub fn new(ft: &FeatureType, crs: &CrsRef, selection: &Selection) -> FeatureWriter {
+    /// Features of `ft` in `gml` with coordinates in `crs`.
+    pub fn new(ft: &FeatureType, gml: GmlVersion, crs: &CrsRef, selection: &Selection) -> FeatureWriter {
         let stored = ft.geometry.and_then(|g| Crs::from_epsg(g.epsg));
         let tags = |slot: &usize| {
             let name = &ft.properties[*slot].name;
@@ -49,8 +49,7 @@ impl FeatureWriter {
         };
         FeatureWriter {
             type_name: ft.name.clone(),
-            srs_name: escaped(&crs.spelling),
-            swap: crs.swap,
+            style: GeometryStyle::new(gml, crs),
             transform: stored.and_then(|stored| Transform::between(stored, crs.crs)),
             geometry: selection.geometry && ft.geometry.is_some(),
             properties: selection.properties.iter().map(tags).collect(),
@@ -63,7 +62,8 @@ impl FeatureWriter {
     pub fn write(&self, out: &mut Vec<u8>, feature: &Feature, root_attributes: &str) -> Result<(), GeometryError> {
         let begin = out.len();
         let id = gml_id(&self.type_name, &feature.id);
-        for part in ["<", APP, ":", &self.type_name, root_attributes, " gml:id=\"", &id, "\">"] {
+        let id_attribute = self.style.gml.id_attribute();
+        for part in ["<", APP, ":", &self.type_name, root_attributes, " ", id_attribute, "=\"", &id, "\">"] {
             out.extend_from_slice(part.as_bytes());
         }
         if self.geometry && feature.geometry.is_some() {
@@ -110,14 +110,8 @@ impl FeatureWriter {
                 &moved
             }
         };
-        Ok(write_geometry(out, geometry, id, &self.srs_name, self.swap))
+        Ok(write_geometry(out, geometry, id, &self.style))
     }
-}
-
-fn escaped(s: &str) -> String {
-    let mut out = Vec::new();
-    xml::attribute(&mut out, s);
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// A simple property's text, in XSD's lexical form.
@@ -153,20 +147,38 @@ pub fn write_number(out: &mut Vec<u8>, n: f64) {
     }
 }
 
-/// A geometry element in the order that `swap` says; its ids are made of `id`, the feature's, so that none of them is
-/// another's. M is left out. False, and nothing written, when GML cannot say it: an empty point, line or polygon.
-/// `srs_name` is escaped already.
-pub fn write_geometry(out: &mut Vec<u8>, geometry: &Geometry, id: &str, srs_name: &str, swap: bool) -> bool {
+/// How geometries are written: in which GML, and with which coordinates.
+pub struct GeometryStyle {
+    gml: GmlVersion,
+    names: &'static GeometryNames,
+    /// Escaped.
+    srs_name: String,
+    swap: bool,
+}
+
+impl GeometryStyle {
+    pub fn new(gml: GmlVersion, crs: &CrsRef) -> GeometryStyle {
+        let mut srs_name = Vec::new();
+        xml::attribute(&mut srs_name, &crs.spelling);
+        let srs_name = String::from_utf8_lossy(&srs_name).into_owned();
+        GeometryStyle { gml, names: gml.geometry_names(), srs_name, swap: crs.swap }
+    }
+}
+
+/// A geometry element with its coordinates as they are, in the order of the style's CRS. Its ids, where the version has them,
+/// are made of `id`, the feature's, so that none of them is another's. M is left out. False, and nothing written, when GML
+/// cannot say it: an empty point, line or polygon, and in GML 2 an empty collection.
+pub fn write_geometry(out: &mut Vec<u8>, geometry: &Geometry, id: &str, style: &GeometryStyle) -> bool {
     let z = geometry.dimension().has_z();
-    let mut writer = GeometryWriter { out, id, srs_name, swap, z, parts: 0 };
+    let mut writer = GeometryWriter { out, id, style, names: style.names, z, parts: 0 };
     writer.element(&mut geometry.reader())
 }
 
 struct GeometryWriter<'a> {
     out: &'a mut Vec<u8>,
     id: &'a str,
-    srs_name: &'a str,
-    swap: bool,
+    style: &'a GeometryStyle,
+    names: &'static GeometryNames,
     z: bool,
     /// Elements begun.
     parts: u32,
@@ -177,24 +189,44 @@ impl GeometryWriter<'_> {
         self.out.extend_from_slice(s.as_bytes());
     }
 
-    /// A start tag. The outermost bears the CRS. A feature's own id begins with its type, whose letters are small: so no
-    /// `G.{id}` or `G{n}.{id}` is ever the id of a feature, or of a part of another one's geometry.
+    /// A start tag. The outermost bears the CRS, and so does each collection in GML 2, whose schema demands it.
     fn open(&mut self, name: &str) {
         self.raw("<gml:");
         self.raw(name);
+        if self.style.gml == GmlVersion::V3_2 {
+            self.gml_id();
+        }
+        let gml_2 = self.style.gml == GmlVersion::V2;
+        if self.parts == 0 || gml_2 && name.starts_with("Multi") {
+            self.raw(" srsName=\"");
+            self.raw(&self.style.srs_name);
+            self.raw(match (gml_2, self.z) {
+                (true, _) => "\"",
+                (false, true) => "\" srsDimension=\"3\"",
+                (false, false) => "\" srsDimension=\"2\"",
+            });
+        }
+        self.raw(">");
+        self.parts += 1;
+    }
+
+    /// A feature's own id begins with its type, whose letters are small: so no `G.{id}` or `G{n}.{id}` is ever the id of a
+    /// feature, or of a part of another one's geometry.
+    fn gml_id(&mut self) {
         self.raw(" gml:id=\"G");
         if self.parts > 0 {
             self.out.extend_from_slice(itoa::Buffer::new().format(self.parts).as_bytes());
         }
         self.raw(".");
         self.raw(self.id);
-        if self.parts == 0 {
-            self.raw("\" srsName=\"");
-            self.raw(self.srs_name);
-            self.raw(if self.z { "\" srsDimension=\"3" } else { "\" srsDimension=\"2" });
-        }
-        self.raw("\">");
-        self.parts += 1;
+        self.raw("\"");
+    }
+
+    /// A start tag without attributes.
+    fn tag(&mut self, name: &str) {
+        self.raw("<gml:");
+        self.raw(name);
+        self.raw(">");
     }
 
     fn close(&mut self, name: &str) {
@@ -204,25 +236,25 @@ impl GeometryWriter<'_> {
     }
 
     fn coord(&mut self, c: Coord) {
-        let (first, second) = if self.swap { (c.y, c.x) } else { (c.x, c.y) };
+        let (first, second) = if self.style.swap { (c.y, c.x) } else { (c.x, c.y) };
         write_number(self.out, first);
-        self.out.push(b' ');
+        self.out.push(self.names.separator);
         write_number(self.out, second);
         if self.z {
-            self.out.push(b' ');
+            self.out.push(self.names.separator);
             write_number(self.out, c.z);
         }
     }
 
-    fn pos_list(&mut self, r: &mut Reader<'_>, n: u32, dimension: Dimension) {
-        self.raw("<gml:posList>");
+    fn positions(&mut self, r: &mut Reader<'_>, n: u32, dimension: Dimension) {
+        self.tag(self.names.positions);
         for i in 0..n {
             if i > 0 {
                 self.out.push(b' ');
             }
             self.coord(r.coord(dimension));
         }
-        self.raw("</gml:posList>");
+        self.close(self.names.positions);
     }
 
     fn element(&mut self, r: &mut Reader<'_>) -> bool {
@@ -234,9 +266,9 @@ impl GeometryWriter<'_> {
                     return false;
                 }
                 self.open("Point");
-                self.raw("<gml:pos>");
+                self.tag(self.names.position);
                 self.coord(c);
-                self.raw("</gml:pos>");
+                self.close(self.names.position);
                 self.close("Point");
                 true
             }
@@ -246,14 +278,14 @@ impl GeometryWriter<'_> {
                     return false;
                 }
                 self.open("LineString");
-                self.pos_list(r, n, dimension);
+                self.positions(r, n, dimension);
                 self.close("LineString");
                 true
             }
             GeometryKind::Polygon => self.polygon(r, dimension),
             GeometryKind::MultiPoint => self.members(r, "MultiPoint", "pointMember"),
-            GeometryKind::MultiLineString => self.members(r, "MultiCurve", "curveMember"),
-            GeometryKind::MultiPolygon => self.members(r, "MultiSurface", "surfaceMember"),
+            GeometryKind::MultiLineString => self.members(r, self.names.multi_line, self.names.line_member),
+            GeometryKind::MultiPolygon => self.members(r, self.names.multi_polygon, self.names.polygon_member),
             GeometryKind::GeometryCollection | GeometryKind::Geometry => {
                 self.members(r, "MultiGeometry", "geometryMember")
             }
@@ -272,12 +304,11 @@ impl GeometryWriter<'_> {
                 self.open("Polygon");
                 begun = true;
             }
-            let name = if i == 0 { "exterior" } else { "interior" };
-            self.raw("<gml:");
-            self.raw(name);
-            self.raw("><gml:LinearRing>");
-            self.pos_list(r, n, dimension);
-            self.raw("</gml:LinearRing>");
+            let name = if i == 0 { self.names.outer_ring } else { self.names.inner_ring };
+            self.tag(name);
+            self.tag("LinearRing");
+            self.positions(r, n, dimension);
+            self.close("LinearRing");
             self.close(name);
         }
         if begun {
@@ -287,20 +318,24 @@ impl GeometryWriter<'_> {
     }
 
     fn members(&mut self, r: &mut Reader<'_>, name: &str, member: &str) -> bool {
+        let begin = self.out.len();
         self.open(name);
+        let mut any = self.style.gml != GmlVersion::V2;
         for _ in 0..r.count() {
             let start = self.out.len();
-            self.raw("<gml:");
-            self.raw(member);
-            self.raw(">");
+            self.tag(member);
             if self.element(r) {
                 self.close(member);
+                any = true;
             } else {
                 self.out.truncate(start);
             }
         }
-        self.close(name);
-        true
+        match any {
+            true => self.close(name),
+            false => self.out.truncate(begin),
+        }
+        any
     }
 }
 
@@ -331,9 +366,14 @@ pub(super) mod tests {
         CrsRef { crs: Crs::WGS84, spelling: "urn:ogc:def:crs:EPSG::4326".into(), swap: true }
     }
 
-    fn geometry_text(g: &Geometry, swap: bool) -> Option<String> {
+    fn text_in(gml: GmlVersion, g: &Geometry, swap: bool) -> Option<String> {
+        let style = GeometryStyle::new(gml, &CrsRef { spelling: "S".into(), swap, ..urn_4326() });
         let mut out = Vec::new();
-        write_geometry(&mut out, g, "t.1", "S", swap).then(|| String::from_utf8(out).unwrap())
+        write_geometry(&mut out, g, "t.1", &style).then(|| String::from_utf8(out).unwrap())
+    }
+
+    fn geometry_text(g: &Geometry, swap: bool) -> Option<String> {
+        text_in(GmlVersion::V3_2, g, swap)
     }
 
     fn multi(kind: GeometryKind, dimension: Dimension, parts: &[Geometry]) -> Geometry {
@@ -388,7 +428,7 @@ pub(super) mod tests {
         };
         let written = |selection: &Selection| {
             let mut out = Vec::new();
-            FeatureWriter::new(&ft, &urn_4326(), selection).write(&mut out, &feature, "").unwrap();
+            FeatureWriter::new(&ft, GmlVersion::V3_2, &urn_4326(), selection).write(&mut out, &feature, "").unwrap();
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
@@ -431,5 +471,37 @@ pub(super) mod tests {
         let some =
             multi(GeometryKind::GeometryCollection, Dimension::XY, &[empty_line, Geometry::point(1.0, 2.0).unwrap()]);
         assert_eq!(geometry_text(&some, false).unwrap().matches("geometryMember>").count(), 2);
+    }
+
+    #[test]
+    fn older_versions_have_no_ids_and_their_own_names() {
+        let point = Geometry::point(24.5, 60.0).unwrap();
+        let text = |gml, g: &Geometry| text_in(gml, g, true).unwrap();
+        let expected = "<gml:Point srsName=\"S\" srsDimension=\"2\"><gml:pos>60 24.5</gml:pos></gml:Point>";
+        assert_eq!(text(GmlVersion::V3_1, &point), expected);
+        let expected = "<gml:Point srsName=\"S\"><gml:coordinates>60,24.5</gml:coordinates></gml:Point>";
+        assert_eq!(text(GmlVersion::V2, &point), expected);
+        let polygons = multi(GeometryKind::MultiPolygon, Dimension::XYZ, &[ring(Dimension::XYZ)]);
+        let polygon = "<gml:outerBoundaryIs><gml:LinearRing><gml:coordinates>1,0,5 1,2,5 3,2,5 1,0,5</gml:coordinates></gml:LinearRing>\
+                       </gml:outerBoundaryIs>";
+        let expected = format!(
+            "<gml:MultiPolygon srsName=\"S\"><gml:polygonMember><gml:Polygon>{polygon}</gml:Polygon></gml:polygonMember></gml:MultiPolygon>"
+        );
+        assert_eq!(text(GmlVersion::V2, &polygons), expected);
+        let nested = multi(GeometryKind::GeometryCollection, Dimension::XYZ, &[polygons]);
+        let expected = format!(
+            "<gml:MultiGeometry srsName=\"S\"><gml:geometryMember>{expected}</gml:geometryMember></gml:MultiGeometry>"
+        );
+        assert_eq!(text(GmlVersion::V2, &nested), expected);
+        let nothing = multi(GeometryKind::MultiPoint, Dimension::XY, &[]);
+        assert_eq!(text_in(GmlVersion::V2, &nothing, false), None);
+        assert!(text(GmlVersion::V3_1, &nothing).ends_with("></gml:MultiPoint>"));
+
+        let feature = Feature { id: "1".into(), geometry: None, properties: Vec::new() };
+        let ft = ships();
+        let mut out = Vec::new();
+        let writer = FeatureWriter::new(&ft, GmlVersion::V2, &urn_4326(), &Selection::of(&ft, true, &[]));
+        writer.write(&mut out, &feature, "").unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "<app:ships fid=\"ships.1\"></app:ships>");
     }
 }

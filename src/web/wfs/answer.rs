@@ -1,18 +1,21 @@
 //! Answers to queries: collections that stream, and single features.
 //!
 //! Up to [`PRIME`] bytes are made before the answer begins: an error in them is an exception report. An error in what follows
-//! ends the answer with `wfs:truncatedResponse`, or breaks off JSON. The counts are of the moment of the features; each query
-//! of several has its own. Memory: one chunk per request.
+//! ends the answer with `wfs:truncatedResponse`, or breaks it off where the format has no such thing (JSON, and all of WFS
+//! before 2.0). The counts are of the moment of the features; each query of several has its own. Memory: one chunk per request.
+//!
+//! A collection is of the version of WFS that goes with its GML: no schema has another.
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderValue;
 use axum::response::Response;
 
 use super::exception::{Code, Exception, Result};
-use super::get_feature::{Format, Request};
+use super::format::Format;
+use super::get_feature::Request;
 use super::query::Prepared;
-use super::{Ask, Version, WFS_NS, xml_response};
-use crate::format::gml::{self, APP, APP_NS, GML_NS, Selection, gml_id};
+use super::{Ask, Version, xml_response};
+use crate::format::gml::{self, APP, APP_NS, GmlVersion, Selection, gml_id};
 use crate::format::{geojson, xml};
 use crate::model::crs::CrsRef;
 use crate::model::value::format_instant;
@@ -35,7 +38,12 @@ pub enum Members {
 /// A `FeatureCollection` or a `ValueCollection`.
 pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result<Response> {
     let (web, store) = (&ask.web, &ask.web.store);
-    let limit = request.count.unwrap_or(web.server.max_limit).min(web.server.max_limit);
+    if request.hits && request.format == Format::Gml(GmlVersion::V2) {
+        let text = "the collections of WFS 1.0 have no place for a count: ask for another outputFormat";
+        return Err(Exception::invalid("resultType", text));
+    }
+    let most = if ask.version.dialect().pages { web.server.max_limit } else { u64::MAX };
+    let limit = request.count.unwrap_or(most).min(most);
     let mut parts = Vec::with_capacity(request.queries.len());
     for query in &request.queries {
         parts.push(Part::open(store, query.prepare(ask)?, &request).await?);
@@ -48,7 +56,7 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
         [one] if !request.hits => one.reading.page(request.start, limit),
         several => matched = Some(share_out(several, request.start, if request.hits { 0 } else { limit }).await?),
     }
-    let mut stream = MemberStream::new(parts);
+    let mut stream = MemberStream::new(parts, request.format);
     let mut first = Vec::new();
     let mut more = !request.hits && stream.fill(&mut first, PRIME).await?;
     let matched = match matched {
@@ -56,6 +64,8 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
         None if !more && stream.returned < limit && (stream.returned > 0 || request.start == 0) => {
             request.start + stream.returned
         }
+        // Nothing in a collection of 1.0 tells it.
+        None if request.format == Format::Gml(GmlVersion::V2) => 0,
         None => {
             let n = stream.count().await?;
             if more {
@@ -66,9 +76,11 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
         }
     };
     let rest = matched.saturating_sub(request.start).min(limit);
+    let in_1_1 = request.format == Format::Gml(GmlVersion::V3_1);
     let frame = Frame {
         matched,
-        returned: if more { rest } else { stream.returned },
+        // In 1.1 hits tell how many features there would be (9.3); in 2.0 it is numberMatched that does.
+        returned: if more || request.hits && in_1_1 { rest } else { stream.returned },
         time_stamp: format_instant(web.clock.now_ms().saturating_mul(1000)),
         next: link(ask, &request, limit, matched, Page::Next),
         previous: link(ask, &request, limit, matched, Page::Previous),
@@ -95,16 +107,17 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
     Ok(response)
 }
 
-/// GetFeatureById: the feature's element itself is the document (WFS 2.0, 7.9.3.6).
+/// GetFeatureById and GetGmlObject: the feature's element itself is the document (WFS 2.0, 7.9.3.6; 1.1.0, 10.3).
 pub async fn by_id(ask: &Ask, request: Request, id: &str) -> Result<Response> {
     let mut part = Part::open(&ask.web.store, request.queries[0].prepare(ask)?, &request).await?;
     let not_found = || Exception::new(Code::NotFound, "id", format!("there is no feature '{id}'"));
     let item = part.reading.next().await.ok_or_else(not_found)??;
     let mut out = Vec::new();
-    if request.format == Format::Gml {
+    let mut root = String::new();
+    if let Format::Gml(gml) = request.format {
         out.extend_from_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+        root = format!(" {}", namespaces(ask, gml, std::slice::from_ref(&part.reading.feature_type.name)));
     }
-    let root = format!(" {}", namespaces(ask, std::slice::from_ref(&part.reading.feature_type.name)));
     part.writer.feature(&mut out, &item.feature, &root, &part.crs)?;
     let mut response = xml_response(out, request.format.name());
     response.headers_mut().extend(position_header(&part.reading.position));
@@ -144,7 +157,10 @@ fn link(ask: &Ask, request: &Request, limit: u64, matched: u64, page: Page) -> O
         Page::Next if request.hits => {
             (request.start, request.count.map(|_| limit).filter(|_| matched > request.start)?)
         }
-        Page::Next => (request.start + limit, Some(limit).filter(|n| *n > 0 && request.start + n < matched)?),
+        Page::Next => {
+            let next = request.start.saturating_add(limit);
+            (next, Some(limit).filter(|n| *n > 0 && next < matched)?)
+        }
         Page::Previous if request.hits || request.start == 0 || limit == 0 => return None,
         Page::Previous => (request.start.saturating_sub(limit), limit.min(request.start)),
     };
@@ -153,18 +169,28 @@ fn link(ask: &Ask, request: &Request, limit: u64, matched: u64, page: Page) -> O
     Some(format!("{}{}", ask.href(), kvp.with(&replaced, &changes)))
 }
 
-fn namespaces(ask: &Ask, type_names: &[String]) -> String {
+/// The attributes of a root element with features in `gml`.
+fn namespaces(ask: &Ask, gml: GmlVersion, type_names: &[String]) -> String {
     let mut names: Vec<String> = type_names.iter().map(|n| format!("{APP}:{n}")).collect();
     names.sort_unstable();
     names.dedup();
-    let schema =
-        format!("{}?service=WFS&version=2.0.0&request=DescribeFeatureType&typeNames={}", ask.href(), names.join(","));
+    let wfs = Version::of_gml(gml).dialect();
+    let described = format!(
+        "{}?service=WFS&version={}&request=DescribeFeatureType&{}={}",
+        ask.href(),
+        wfs.number,
+        wfs.type_names,
+        names.join(",")
+    );
     let mut escaped = Vec::new();
-    xml::attribute(&mut escaped, &schema);
+    xml::attribute(&mut escaped, &described);
     format!(
-        "xmlns:wfs=\"{WFS_NS}\" xmlns:gml=\"{GML_NS}\" xmlns:{APP}=\"{APP_NS}\" \
-         xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:schemaLocation=\"{WFS_NS} \
-         http://schemas.opengis.net/wfs/2.0/wfs.xsd {GML_NS} http://schemas.opengis.net/gml/3.2.1/gml.xsd {APP_NS} {}\"",
+        "xmlns:wfs=\"{0}\" xmlns:gml=\"{2}\" xmlns:{APP}=\"{APP_NS}\" \
+         xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:schemaLocation=\"{0} {1} {2} {3} {APP_NS} {4}\"",
+        wfs.ns,
+        wfs.schema,
+        gml.ns(),
+        gml.schema(),
         String::from_utf8_lossy(&escaped)
     )
 }
@@ -188,13 +214,14 @@ impl Part {
             let reference = resolve_reference(text, &prepared.ft);
             let reference = reference.map_err(|e| Exception::invalid("valueReference", e.message))?;
             let prepared = prepared.having(reference)?;
-            let writer = gml::FeatureWriter::new(&prepared.ft, &prepared.crs, &Selection::all(&prepared.ft));
+            let all = Selection::all(&prepared.ft);
+            let writer = gml::FeatureWriter::new(&prepared.ft, GmlVersion::V3_2, &prepared.crs, &all);
             let writer = Writer::Values { writer, type_name: prepared.ft.name.clone(), reference };
             return Ok(Part { reading: store.read(prepared.query).await?, crs: prepared.crs, writer });
         }
         let Prepared { ft, query, mut crs, crs_was_asked, selection } = prepared;
         let writer = match request.format {
-            Format::Gml => Writer::Gml(gml::FeatureWriter::new(&ft, &crs, &selection)),
+            Format::Gml(gml) => Writer::Gml(gml::FeatureWriter::new(&ft, gml, &crs, &selection)),
             Format::GeoJson => {
                 // GeoJSON is longitude, latitude unless something else is asked for, and x,y always: what JSON clients
                 // of WFS have learnt to expect.
@@ -259,31 +286,38 @@ impl Frame {
 
     fn open(&self, ask: &Ask, type_names: &[String]) -> Vec<u8> {
         let mut out = Vec::with_capacity(CHUNK);
-        if self.format == Format::GeoJson {
+        let Format::Gml(gml) = self.format else {
             out.extend_from_slice(b"{\"type\":\"FeatureCollection\",\"features\":[");
             return out;
-        }
-        let head = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{} timeStamp=\"{}\" numberMatched=\"{}\" numberReturned=\"{}\"",
-            self.root(),
-            self.time_stamp,
-            self.matched,
-            self.returned
-        );
+        };
+        let Frame { matched, returned, time_stamp, .. } = self;
+        let counts = match gml {
+            GmlVersion::V3_2 => {
+                format!(" timeStamp=\"{time_stamp}\" numberMatched=\"{matched}\" numberReturned=\"{returned}\"")
+            }
+            GmlVersion::V3_1 => format!(" timeStamp=\"{time_stamp}\" numberOfFeatures=\"{returned}\""),
+            GmlVersion::V2 => String::new(),
+        };
+        let head = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{}{counts}", self.root());
         out.extend_from_slice(head.as_bytes());
-        for (name, link) in [("next", &self.next), ("previous", &self.previous)] {
+        let links = [("next", &self.next), ("previous", &self.previous)];
+        for (name, link) in links.into_iter().filter(|_| gml == GmlVersion::V3_2) {
             if let Some(link) = link {
                 out.extend_from_slice(format!(" {name}=\"").as_bytes());
                 xml::attribute(&mut out, link);
                 out.push(b'"');
             }
         }
-        out.extend_from_slice(format!(" {}>\n", namespaces(ask, type_names)).as_bytes());
+        out.extend_from_slice(format!(" {}>\n", namespaces(ask, gml, type_names)).as_bytes());
+        if gml == GmlVersion::V2 {
+            // The schema demands it before the members, and they are not read through for it.
+            out.extend_from_slice(b"<gml:boundedBy><gml:null>unknown</gml:null></gml:boundedBy>\n");
+        }
         out
     }
 
     fn close(&self, out: &mut Vec<u8>, returned: u64) {
-        if self.format == Format::Gml {
+        if let Format::Gml(_) = self.format {
             out.extend_from_slice(format!("</{}>\n", self.root()).as_bytes());
             return;
         }
@@ -304,9 +338,9 @@ impl Frame {
         out.push(b'\n');
     }
 
-    /// Ends an answer that cannot go on. JSON has no way to say so: `None`, the connection is to be broken off.
+    /// Ends an answer that cannot go on. `None` where the format has no way to say so: the connection is to be broken off.
     fn truncate(&self, out: &mut Vec<u8>, e: &Exception) -> Option<()> {
-        if self.format == Format::GeoJson {
+        if self.format != Format::Gml(GmlVersion::V3_2) {
             return None;
         }
         out.extend_from_slice(b"<wfs:truncatedResponse>");
@@ -316,9 +350,19 @@ impl Frame {
     }
 }
 
+/// What stands before the first member, before each other one, and behind each.
+fn around_members(format: Format) -> [&'static str; 3] {
+    match format {
+        Format::GeoJson => ["\n", ",\n", ""],
+        Format::Gml(GmlVersion::V3_2) => ["<wfs:member>", "<wfs:member>", "</wfs:member>\n"],
+        Format::Gml(_) => ["<gml:featureMember>", "<gml:featureMember>", "</gml:featureMember>\n"],
+    }
+}
+
 /// The members, as they come.
 struct MemberStream {
     parts: Vec<Part>,
+    around: [&'static str; 3],
     /// The part whose members come next.
     current: usize,
     returned: u64,
@@ -326,10 +370,10 @@ struct MemberStream {
 }
 
 impl MemberStream {
-    fn new(parts: Vec<Part>) -> MemberStream {
+    fn new(parts: Vec<Part>, format: Format) -> MemberStream {
         let mut position = Position::default();
         parts.iter().for_each(|part| position.merge(&part.reading.position));
-        MemberStream { parts, current: 0, returned: 0, position }
+        MemberStream { parts, around: around_members(format), current: 0, returned: 0, position }
     }
 
     /// How many features there are in all. What is read next are the first members [again](Self::again).
@@ -355,18 +399,11 @@ impl MemberStream {
                 None => self.current += 1,
                 Some(item) => {
                     let start = out.len();
-                    let json = matches!(part.writer, Writer::Json(_));
-                    let open: &[u8] = match (json, self.returned) {
-                        (true, 0) => b"\n",
-                        (true, _) => b",\n",
-                        (false, _) => b"<wfs:member>",
-                    };
-                    out.extend_from_slice(open);
+                    let [first, next, behind] = self.around;
+                    out.extend_from_slice(if self.returned == 0 { first } else { next }.as_bytes());
                     let written = part.writer.feature(out, &item?.feature, "", &part.crs);
                     written.inspect_err(|_| out.truncate(start))?;
-                    if !json {
-                        out.extend_from_slice(b"</wfs:member>\n");
-                    }
+                    out.extend_from_slice(behind.as_bytes());
                     self.returned += 1;
                 }
             }

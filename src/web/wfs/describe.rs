@@ -1,9 +1,9 @@
-//! DescribeFeatureType (WFS 2.0, 9).
+//! DescribeFeatureType (WFS 2.0, 9; 1.1.0, 8; 1.0.0, 8).
 
 use axum::response::Response;
 
 use super::exception::{Exception, Result};
-use super::get_feature::Format;
+use super::format::Format;
 use super::kvp::Kvp;
 use super::{Ask, xml_response};
 use crate::format::gml;
@@ -23,19 +23,20 @@ pub fn from_xml(ask: &Ask, root: &Element) -> Result<Response> {
 
 /// No name: all types.
 fn respond<'a>(ask: &Ask, names: impl Iterator<Item = &'a str>, format: Option<&str>) -> Result<Response> {
-    let is_schema = |f: &str| f.eq_ignore_ascii_case("XMLSCHEMA") || matches!(Format::parse(f), Ok(Format::Gml));
-    if let Some(format) = format
-        && !is_schema(format)
-    {
-        return Err(Exception::invalid(
-            "outputFormat",
-            format!("'{format}' is not offered, only {}", Format::Gml.name()),
-        ));
-    }
+    let gml = match format {
+        None => ask.version.dialect().gml,
+        Some(name) if name.eq_ignore_ascii_case("XMLSCHEMA") => ask.version.dialect().gml,
+        Some(name) => match Format::parse(name, ask.version)? {
+            Format::Gml(gml) => gml,
+            Format::GeoJson => {
+                return Err(Exception::invalid("outputFormat", format!("'{name}' is no format for a schema")));
+            }
+        },
+    };
     let mut types = names.map(|name| ask.feature_type(name)).collect::<Result<Vec<_>>>()?;
     if types.is_empty() {
         types = ask.web.feature_types(&ask.caller);
     }
     types.dedup_by(|a, b| a.name == b.name);
-    Ok(xml_response(gml::schema(types.iter().map(AsRef::as_ref)), Format::Gml.name()))
+    Ok(xml_response(gml::schema(types.iter().map(AsRef::as_ref), gml), gml.media_type()))
 }

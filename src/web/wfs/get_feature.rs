@@ -1,55 +1,18 @@
-//! GetFeature and GetPropertyValue (WFS 2.0, 11 and 10): what they ask, in either encoding.
+//! GetFeature (WFS 2.0, 11; 1.1.0, 9; 1.0.0, 9), GetPropertyValue (2.0, 10) and GetGmlObject (1.1.0, 10): what they ask, in
+//! either encoding.
 
 use axum::response::Response;
 
 use super::Ask;
 use super::answer::{self, Members};
 use super::exception::{Code, Exception, Result};
+use super::format::Format;
 use super::kvp::{self, Kvp, groups};
 use super::query::QueryRequest;
 use super::stored_query::{self, Argument, is_get_feature_by_id};
-use crate::format::gml::resolve_rid;
+use crate::format::gml::{GmlVersion, resolve_rid};
 use crate::format::xml::Element;
 use crate::web::request::whole_number;
-
-/// How features are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Gml,
-    GeoJson,
-}
-
-impl Format {
-    pub const ALL: [Format; 2] = [Format::Gml, Format::GeoJson];
-
-    /// The media type.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Gml => "application/gml+xml; version=3.2",
-            Format::GeoJson => "application/json",
-        }
-    }
-
-    /// Reads the names that clients use. A `+` that nobody percent-encoded has become a blank on its way.
-    pub fn parse(text: &str) -> Result<Format> {
-        let plain: String = text.chars().filter(|c| !c.is_whitespace() && *c != '+').collect();
-        match plain.to_ascii_lowercase().as_str() {
-            "application/gmlxml;version=3.2"
-            | "application/gmlxml"
-            | "text/xml;subtype=gml/3.2"
-            | "text/xml;subtype=gml/3.2.1"
-            | "text/xml"
-            | "application/xml"
-            | "gml32"
-            | "gml3.2" => Ok(Format::Gml),
-            "application/json" | "json" | "application/geojson" | "geojson" => Ok(Format::GeoJson),
-            _ => {
-                let names = Format::ALL.map(Format::name).join(", ");
-                Err(Exception::invalid("outputFormat", format!("'{text}' is not offered, only {names}")))
-            }
-        }
-    }
-}
 
 /// A GetFeature, or a GetPropertyValue when it has a reference.
 #[derive(Debug)]
@@ -87,6 +50,18 @@ pub async fn values_from_xml(ask: &Ask, root: &Element) -> Result<Response> {
     respond_values(ask, read_xml(ask, root).await?, root.attribute("valueReference").map(str::to_owned)).await
 }
 
+/// An object is a feature here: nothing else has an id in GML 3.1.
+pub async fn object_from_kvp(ask: &Ask, kvp: &Kvp) -> Result<Response> {
+    let id = kvp.get("gmlObjectId").ok_or_else(|| Exception::missing("gmlObjectId"))?.to_owned();
+    respond(ask, Asked::ById { id, format: format(ask, kvp.get("outputFormat"))? }).await
+}
+
+pub async fn object_from_xml(ask: &Ask, root: &Element) -> Result<Response> {
+    let id =
+        root.child("GmlObjectId").and_then(|e| e.attribute("id")).ok_or_else(|| Exception::missing("GmlObjectId"))?;
+    respond(ask, Asked::ById { id: id.to_owned(), format: format(ask, root.attribute("outputFormat"))? }).await
+}
+
 async fn respond(ask: &Ask, asked: Asked) -> Result<Response> {
     match asked {
         Asked::Queries(request) => answer::collection(ask, request, Members::Features).await,
@@ -103,7 +78,7 @@ async fn respond_values(ask: &Ask, asked: Asked, reference: Option<String>) -> R
         Asked::Queries(request) => request,
         Asked::ById { id, format } => by_id(ask, &id, format)?,
     };
-    if request.format != Format::Gml {
+    if request.format != Format::Gml(GmlVersion::V3_2) {
         return Err(Exception::invalid("outputFormat", "values are only offered as XML"));
     }
     let request = Request { value_reference: Some(reference), ..request };
@@ -133,8 +108,13 @@ fn by_id(ask: &Ask, id: &str, format: Format) -> Result<Request> {
     })
 }
 
+/// The format that is asked for, or the version's own.
+fn format(ask: &Ask, asked: Option<&str>) -> Result<Format> {
+    asked.map_or(Ok(Format::of(ask.version)), |text| Format::parse(text, ask.version))
+}
+
 async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
-    let format = kvp.get("outputFormat").map_or(Ok(Format::Gml), Format::parse)?;
+    let format = format(ask, kvp.get("outputFormat"))?;
     check_resolve(kvp.get("resolve"))?;
     let queries = match kvp.any(&["storedQuery_Id", "storedQueryId"]) {
         Some(stored) if is_get_feature_by_id(stored) => {
@@ -222,7 +202,7 @@ fn type_of_ids(kvp: &Kvp) -> Result<String> {
 }
 
 async fn read_xml(ask: &Ask, root: &Element) -> Result<Asked> {
-    let format = root.attribute("outputFormat").map_or(Ok(Format::Gml), Format::parse)?;
+    let format = format(ask, root.attribute("outputFormat"))?;
     check_resolve(root.attribute("resolve"))?;
     let mut queries = Vec::new();
     for child in &root.children {
@@ -255,7 +235,7 @@ async fn read_xml(ask: &Ask, root: &Element) -> Result<Asked> {
             .map(Some)
             .ok_or_else(|| Exception::invalid(names[0], format!("{}: '{text}' is not a whole number", names[0]))),
     };
-    let as_kvp = as_kvp(root, &queries);
+    let as_kvp = as_kvp(ask, root, &queries);
     Ok(Asked::Queries(Request {
         count: number(["count", "maxFeatures"])?,
         start: number(["startIndex", "startIndex"])?.unwrap_or(0),
@@ -298,9 +278,9 @@ pub fn xml_query(e: &Element) -> Result<QueryRequest> {
 const MAX_FILTER_IN_LINK: usize = 4096;
 
 /// A posted request, so that its links can be followed by GET.
-fn as_kvp(root: &Element, queries: &[QueryRequest]) -> Option<Kvp> {
+fn as_kvp(ask: &Ask, root: &Element, queries: &[QueryRequest]) -> Option<Kvp> {
     let mut kvp = Kvp::default();
-    for (name, value) in [("service", "WFS"), ("version", "2.0.0"), ("request", &root.local)] {
+    for (name, value) in [("service", "WFS"), ("version", ask.version.dialect().number), ("request", &root.local)] {
         kvp.push(name, value);
     }
     for name in ["outputFormat", "resultType", "valueReference"] {

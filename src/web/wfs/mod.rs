@@ -1,5 +1,5 @@
-//! WFS 2.0.0 at `/wfs`: Simple, Basic and Transactional, over key-value pairs and XML; and transactions in the dialects of 1.0
-//! and 1.1, which QGIS and GDAL speak on a 2.0 layer too.
+//! WFS 2.0.0, 1.1.0 and 1.0.0 at `/wfs`: Simple, Basic and Transactional, over key-value pairs and XML, each request answered
+//! in its own version. Clients mix them: QGIS and GDAL write in the dialects of 1.0 and 1.1 to a layer that they read in 2.0.
 //!
 //! Owns requests, answers and exception reports of WFS; features, geometries and schemas are [`crate::format::gml`]'s, filters
 //! [`crate::query::fes`]'s. Invariant: the version of an answer, an error's too, is that of the request's own document.
@@ -8,11 +8,13 @@ mod answer;
 mod capabilities;
 mod describe;
 mod exception;
+mod format;
 mod get_feature;
 mod kvp;
 mod query;
 mod stored_query;
 mod transaction;
+mod version;
 
 use std::sync::Arc;
 
@@ -31,29 +33,7 @@ use crate::format::xml::{Element, Limits, Reader};
 use crate::model::{FeatureType, Position};
 use exception::{Code, Exception, Result};
 use kvp::Kvp;
-
-/// The namespaces of WFS 2.0, and of the versions before it.
-const WFS_NS: &str = "http://www.opengis.net/wfs/2.0";
-const OLD_WFS_NS: &str = "http://www.opengis.net/wfs";
-
-/// The version that a request is written in, which is not that of the layer it is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    V1_0,
-    V1_1,
-    V2_0,
-}
-
-impl Version {
-    fn parse(text: &str) -> Option<Version> {
-        match text.trim() {
-            "1.0.0" | "1.0" => Some(Version::V1_0),
-            "1.1.0" | "1.1" => Some(Version::V1_1),
-            t if t == "2" || t.starts_with("2.0") => Some(Version::V2_0),
-            _ => None,
-        }
-    }
-}
+use version::{OLD_WFS_NS, Version, WFS_NS};
 
 /// `/wfs`.
 pub fn router() -> Router<Arc<Web>> {
@@ -64,12 +44,14 @@ async fn options() -> impl IntoResponse {
     (StatusCode::OK, [(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"))])
 }
 
-/// Who asks, and from where.
+/// Who asks, from where, and in which version.
 struct Ask {
     web: Arc<Web>,
     caller: Caller,
     base: BaseUrl,
     at_least: Position,
+    /// The highest until the request has told.
+    version: Version,
 }
 
 impl Ask {
@@ -77,7 +59,7 @@ impl Ask {
         let caller = Caller::from_request_parts(parts, &()).await?;
         let base = BaseUrl::from_request_parts(parts, &()).await?;
         let AtLeast(at_least) = AtLeast::from_request_parts(parts, &()).await?;
-        Ok(Ask { web, caller, base, at_least })
+        Ok(Ask { web, caller, base, at_least, version: Version::V2_0 })
     }
 
     /// The address of the service, without a query.
@@ -126,14 +108,14 @@ async fn respond(web: Arc<Web>, request: Request, version: &mut Version) -> Resu
         if start.first() == Some(&b'<') {
             // What the query string says besides is a client's habit and nothing more.
             let ask = Ask::of(web, &mut parts).await?;
-            return xml_request(&ask, &body, version).await;
+            return xml_request(ask, &body, version).await;
         }
         let form = std::str::from_utf8(&body);
         let form = form.map_err(|_| Exception::new(Code::OperationParsingFailed, "", "the body is not UTF-8"))?;
         query = format!("{}&{query}", form.trim());
     }
     let ask = Ask::of(web, &mut parts).await?;
-    kvp_request(&ask, Kvp::parse(&query)?, version).await
+    kvp_request(ask, Kvp::parse(&query)?, version).await
 }
 
 async fn whole(body: Body, limit: usize) -> Result<Bytes> {
@@ -150,19 +132,25 @@ async fn whole(body: Body, limit: usize) -> Result<Bytes> {
     })
 }
 
-async fn kvp_request(ask: &Ask, kvp: Kvp, version: &mut Version) -> Result<Response> {
+async fn kvp_request(mut ask: Ask, kvp: Kvp, version: &mut Version) -> Result<Response> {
     if let Some(known) = kvp.get("version").and_then(Version::parse) {
         *version = known;
     }
     let operation = kvp.get("request").ok_or_else(|| Exception::missing("request"))?;
     check_service(kvp.get("service"), operation)?;
     if operation.eq_ignore_ascii_case("GetCapabilities") {
-        return capabilities::from_kvp(ask, &kvp, version).await;
+        return capabilities::from_kvp(&ask, &kvp, version).await;
     }
-    check_version(kvp.get("version"))?;
+    if let Some(wrong) = kvp.get("version").filter(|v| Version::parse(v).is_none()) {
+        return Err(version::unknown(wrong));
+    }
+    check_operation(operation, *version)?;
+    ask.version = *version;
+    let ask = &ask;
     match operation.to_ascii_lowercase().as_str() {
         "describefeaturetype" => describe::from_kvp(ask, &kvp),
         "getfeature" => get_feature::from_kvp(ask, kvp).await,
+        "getgmlobject" => get_feature::object_from_kvp(ask, &kvp).await,
         "getpropertyvalue" => get_feature::values_from_kvp(ask, kvp).await,
         "liststoredqueries" => stored_query::list(ask),
         "describestoredqueries" => {
@@ -180,7 +168,7 @@ async fn kvp_request(ask: &Ask, kvp: Kvp, version: &mut Version) -> Result<Respo
     }
 }
 
-async fn xml_request(ask: &Ask, body: &[u8], version: &mut Version) -> Result<Response> {
+async fn xml_request(mut ask: Ask, body: &[u8], version: &mut Version) -> Result<Response> {
     let mut reader = Reader::new(body, Limits::default())?;
     let mut root = reader.root()?;
     if !matches!(&*root.ns, WFS_NS | OLD_WFS_NS) {
@@ -192,23 +180,28 @@ async fn xml_request(ask: &Ask, body: &[u8], version: &mut Version) -> Result<Re
         *version = known;
     }
     if &*root.local == "Transaction" {
-        return transaction::respond(ask, &root, &mut reader, version).await;
+        return transaction::respond(&ask, &root, &mut reader, version).await;
     }
     if &*root.local == "CreateStoredQuery" {
         check_service(root.attribute("service"), &root.local)?;
-        check_version(asked.as_deref())?;
-        return stored_query::create(ask, &mut reader).await;
+        *version = Version::of_document(&root.ns, asked.as_deref())?;
+        check_operation(&root.local, *version)?;
+        return stored_query::create(&ask, &mut reader).await;
     }
     reader.finish(&mut root)?;
     reader.end()?;
     check_service(root.attribute("service"), &root.local)?;
     if &*root.local == "GetCapabilities" {
-        return capabilities::from_xml(ask, &root, version).await;
+        return capabilities::from_xml(&ask, &root, version).await;
     }
-    check_version(asked.as_deref())?;
+    *version = Version::of_document(&root.ns, asked.as_deref())?;
+    check_operation(&root.local, *version)?;
+    ask.version = *version;
+    let ask = &ask;
     match &*root.local {
         "DescribeFeatureType" => describe::from_xml(ask, &root),
         "GetFeature" => get_feature::from_xml(ask, &root).await,
+        "GetGmlObject" => get_feature::object_from_xml(ask, &root).await,
         "GetPropertyValue" => get_feature::values_from_xml(ask, &root).await,
         "ListStoredQueries" => stored_query::list(ask),
         "DescribeStoredQueries" => {
@@ -234,12 +227,19 @@ fn check_service(service: Option<&str>, operation: &str) -> Result<()> {
     }
 }
 
-fn check_version(version: Option<&str>) -> Result<()> {
-    match version.map(|v| (v, Version::parse(v))) {
-        None | Some((_, Some(Version::V2_0))) => Ok(()),
-        Some((v, _)) => Err(Exception::invalid("version", format!("version '{v}' is not offered, only 2.0.0"))),
-    }
+/// An operation of one version has no form in another.
+fn check_operation(operation: &str, version: Version) -> Result<()> {
+    let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(operation));
+    let known = match version {
+        Version::V2_0 => !is(&["GetGmlObject"]),
+        Version::V1_1 => !is(&ONLY_IN_2_0),
+        Version::V1_0 => !is(&ONLY_IN_2_0) && !is(&["GetGmlObject"]),
+    };
+    if known { Ok(()) } else { Err(not_supported(operation)) }
 }
+
+const ONLY_IN_2_0: [&str; 5] =
+    ["GetPropertyValue", "ListStoredQueries", "DescribeStoredQueries", "CreateStoredQuery", "DropStoredQuery"];
 
 /// An XML answer that no cache may keep: QGIS else keeps capabilities and schemas for a day.
 fn xml_response(body: impl Into<Body>, content_type: &'static str) -> Response {

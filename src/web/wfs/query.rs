@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Ask;
 use super::exception::{Code, Exception, Result};
+use super::{Ask, Version};
 use crate::format::gml::{Axes, Selection};
 use crate::format::xml::Element;
 use crate::model::crs::{Crs, CrsRef, Transform};
@@ -38,10 +38,10 @@ pub struct Prepared {
     pub selection: Selection,
 }
 
-/// How coordinates in a request about `ft` are meant.
-pub fn axes(ft: &FeatureType, always_xy: bool) -> Axes {
+/// How coordinates in a request of `version` about `ft` are meant.
+pub fn axes(ft: &FeatureType, version: Version) -> Axes {
     let stored = stored_crs(ft);
-    Axes { default: CrsRef::urn(stored), always_xy, target: stored }
+    Axes { default: version.crs(stored), always_xy: version.always_xy(), target: stored }
 }
 
 /// The CRS that the type's geometries are stored in; any of a type without geometry.
@@ -52,7 +52,7 @@ pub fn stored_crs(ft: &FeatureType) -> Crs {
 impl QueryRequest {
     pub fn prepare(&self, ask: &Ask) -> Result<Prepared> {
         let ft = ask.feature_type(&self.type_name)?;
-        let axes = axes(&ft, false);
+        let axes = axes(&ft, ask.version);
         let is_type = |name: &str| ask.is_type(name);
         let context = fes::Context { ft: &ft, axes: &axes, is_type: &is_type };
         let mut filter = Filter::All;
@@ -165,6 +165,10 @@ mod tests {
             "59,23,0,61,25,9",
         ] {
             assert_eq!(parse_bbox(text, &axes).unwrap(), rect, "{text}");
+        }
+        let old = Axes { default: Version::V1_0.crs(Crs::WGS84), always_xy: true, target: Crs::WGS84 };
+        for text in ["23,59,25,61", "23,59,25,61,urn:ogc:def:crs:EPSG::4326", "23,59,25,61,EPSG:4326"] {
+            assert_eq!(parse_bbox(text, &old).unwrap(), rect, "{text}");
         }
         for text in ["1,2,3", "1,2,3,x", "1,2,3,NaN", "1,2,3,4,EPSG:0", "3,2,1,4", "1,2,3,4,EPSG:4326,x", ""] {
             assert!(parse_bbox(text, &axes).is_err(), "{text}");

@@ -6,11 +6,12 @@ mod reading;
 mod schemas;
 mod stored_queries;
 mod transactions;
+mod versions;
 
 use alluvium::format::xml::{self, Element};
 use axum::http::StatusCode;
 
-use self::schemas::{OWS_10, OWS_11, WFS_10, WFS_11, WFS_20, validate};
+use self::schemas::{CAPABILITIES_10, OGC_10, OWS_10, OWS_11, WFS_10, WFS_11, WFS_20, validate};
 use crate::app;
 
 const URN: &str = "urn:ogc:def:crs:EPSG::4326";
@@ -87,7 +88,11 @@ impl Server {
     }
 
     async fn get(&self, query: &str) -> Answer {
-        self.send("GET", &format!("?service=WFS&version=2.0.0&{query}"), "").await
+        self.ask("2.0.0", query).await
+    }
+
+    async fn ask(&self, version: &str, query: &str) -> Answer {
+        self.send("GET", &format!("?service=WFS&version={version}&{query}"), "").await
     }
 
     async fn post(&self, body: &str) -> Answer {

@@ -17,7 +17,8 @@ pub const OWS_11: Schema = ("ows/1.1.0/owsAll.xsd", "http://www.opengis.net/ows/
 pub const OWS_10: Schema = ("ows/1.0.0/owsAll.xsd", "http://www.opengis.net/ows");
 pub const WFS_11: Schema = ("wfs/1.1.0/wfs.xsd", "http://www.opengis.net/wfs");
 pub const WFS_10: Schema = ("wfs/1.0.0/WFS-transaction.xsd", "http://www.opengis.net/wfs");
-const OGC_10: Schema = ("wfs/1.0.0/OGC-exception.xsd", "http://www.opengis.net/ogc");
+pub const CAPABILITIES_10: Schema = ("wfs/1.0.0/WFS-capabilities.xsd", "http://www.opengis.net/wfs");
+pub const OGC_10: Schema = ("wfs/1.0.0/OGC-exception.xsd", "http://www.opengis.net/ogc");
 const XSD: &str = "http://www.w3.org/2001/XMLSchema";
 
 /// Validates a document against a schema of OGC's, where they are; `app`, a schema of ours, goes beside it.
@@ -165,6 +166,22 @@ async fn features_of_every_type_are_valid_by_the_schema_that_describes_them() {
             answers.push(answer.text);
         }
         validate_all(&answers, WFS_20, Some(&own));
+    }
+    for (version, schema) in [("1.1.0", WFS_11), ("1.0.0", WFS_10)] {
+        let described = server.ask(version, "request=DescribeFeatureType").await.text;
+        let mut answers = Vec::new();
+        for query in ["", "&srsName=EPSG:3857", "&propertyName=s,day", "&maxFeatures=1"] {
+            let all = names.join(",");
+            let answer = server.ask(version, &format!("request=GetFeature&typeName={all}{query}")).await;
+            let members = answer.xml().children_named("featureMember").count();
+            assert_eq!(members, if query == "&maxFeatures=1" { 1 } else { 36 }, "{version} {query}: {}", answer.text);
+            answers.push(answer.text);
+        }
+        if version == "1.1.0" {
+            answers.push(server.ask(version, "request=GetFeature&typeName=g_any&resultType=hits").await.text);
+            answers.push(server.ask(version, "request=GetGmlObject&gmlObjectId=g_polygon_z.1").await.text);
+        }
+        validate_all(&answers, schema, Some(&described));
     }
     validate(&server.get("request=GetCapabilities").await.text, WFS_20, None);
 }

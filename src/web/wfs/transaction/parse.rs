@@ -147,7 +147,7 @@ impl Parser<'_> {
     }
 
     fn axes(&self, ft: &FeatureType, srs_name: Option<&String>) -> Result<Axes> {
-        let mut axes = axes(ft, self.dialect.version == Version::V1_0);
+        let mut axes = axes(ft, self.dialect.version);
         if let Some(name) = srs_name.or(self.srs_name.as_ref()) {
             axes.default = axes.parse(name).map_err(|e| Exception::invalid("srsName", e))?;
         }
