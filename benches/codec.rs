@@ -63,7 +63,7 @@ fn main() {
     let mut group = criterion.benchmark_group("gml");
     group.throughput(Throughput::Elements(fleet.len() as u64));
     let crs = CrsRef::parse("urn:ogc:def:crs:EPSG::4326").expect("a known CRS");
-    let writer = gml::FeatureWriter::new(&ft, &crs, &gml::Selection::all(&ft));
+    let writer = gml::FeatureWriter::new(&ft, gml::GmlVersion::V3_2, &crs, &gml::Selection::all(&ft));
     group.bench_function("encode_1000", |b| {
         b.iter(|| {
             out.clear();
