@@ -8,5 +8,7 @@ pub mod csv;
 pub mod geojson;
 pub mod gml;
 pub mod json;
+pub mod kml;
 pub mod record;
+pub mod wkt;
 pub mod xml;

@@ -7,7 +7,7 @@
 //! A collection is of the version of WFS that goes with its GML: no schema has another.
 
 use axum::body::{Body, Bytes};
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 use super::exception::{Code, Exception, Result};
@@ -16,7 +16,7 @@ use super::get_feature::Request;
 use super::query::Prepared;
 use super::{Ask, Version, xml_response};
 use crate::format::gml::{self, APP, APP_NS, GmlVersion, Selection, gml_id};
-use crate::format::{geojson, xml};
+use crate::format::{csv, geojson, kml, xml};
 use crate::model::crs::CrsRef;
 use crate::model::value::format_instant;
 use crate::model::{Feature, Position};
@@ -38,9 +38,12 @@ pub enum Members {
 /// A `FeatureCollection` or a `ValueCollection`.
 pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result<Response> {
     let (web, store) = (&ask.web, &ask.web.store);
-    if request.hits && request.format == Format::Gml(GmlVersion::V2) {
-        let text = "the collections of WFS 1.0 have no place for a count: ask for another outputFormat";
+    if request.hits && !request.format.tells_counts() {
+        let text = format!("{} has no place for a count: ask for another outputFormat", request.format.name());
         return Err(Exception::invalid("resultType", text));
+    }
+    if request.format == Format::Csv && request.queries.len() > 1 {
+        return Err(Exception::invalid("outputFormat", "CSV has the features of one query"));
     }
     let most = if ask.version.dialect().pages { web.server.max_limit } else { u64::MAX };
     let limit = request.count.unwrap_or(most).min(most);
@@ -64,8 +67,7 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
         None if !more && stream.returned < limit && (stream.returned > 0 || request.start == 0) => {
             request.start + stream.returned
         }
-        // Nothing in a collection of 1.0 tells it.
-        None if request.format == Format::Gml(GmlVersion::V2) => 0,
+        None if !request.format.tells_counts() => 0,
         None => {
             let n = stream.count().await?;
             if more {
@@ -87,7 +89,7 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
         members,
         format: request.format,
     };
-    let mut out = frame.open(ask, &type_names);
+    let mut out = frame.open(ask, &type_names, &stream.parts);
     out.append(&mut first);
     let position = position_header(&stream.position);
     let body = match more {
@@ -104,11 +106,28 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
     {
         response.headers_mut().insert("content-crs", crs);
     }
+    if let Some(name) = file_name(&request, &type_names)
+        && let Ok(disposition) = HeaderValue::try_from(format!("attachment; filename=\"{name}\""))
+    {
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
+    }
     Ok(response)
+}
+
+/// Under what name the answer is to be saved: as `format_options=filename:…` says, else after its first type.
+fn file_name(request: &Request, type_names: &[String]) -> Option<String> {
+    let name = match &request.file_name {
+        Some(name) => name.clone(),
+        None => format!("{}.{}", type_names.first()?, request.format.extension()?),
+    };
+    Some(name.chars().map(|c| if c.is_alphanumeric() || "._- ".contains(c) { c } else { '_' }).collect())
 }
 
 /// GetFeatureById and GetGmlObject: the feature's element itself is the document (WFS 2.0, 7.9.3.6; 1.1.0, 10.3).
 pub async fn by_id(ask: &Ask, request: Request, id: &str) -> Result<Response> {
+    if request.format.extension().is_some() {
+        return Err(Exception::invalid("outputFormat", "a single feature is offered as GML or GeoJSON"));
+    }
     let mut part = Part::open(&ask.web.store, request.queries[0].prepare(ask)?, &request).await?;
     let not_found = || Exception::new(Code::NotFound, "id", format!("there is no feature '{id}'"));
     let item = part.reading.next().await.ok_or_else(not_found)??;
@@ -206,6 +225,8 @@ enum Writer {
     Gml(gml::FeatureWriter),
     Values { writer: gml::FeatureWriter, type_name: String, reference: Reference },
     Json(geojson::FeatureWriter),
+    Csv(csv::FeatureWriter),
+    Kml(kml::FeatureWriter),
 }
 
 impl Part {
@@ -222,6 +243,11 @@ impl Part {
         let Prepared { ft, query, mut crs, crs_was_asked, selection } = prepared;
         let writer = match request.format {
             Format::Gml(gml) => Writer::Gml(gml::FeatureWriter::new(&ft, gml, &crs, &selection)),
+            Format::Csv => {
+                crs = if crs_was_asked { crs.in_xy_order() } else { CrsRef::crs84() };
+                Writer::Csv(csv::FeatureWriter::new(&ft, &crs, &selection))
+            }
+            Format::Kml => Writer::Kml(kml::FeatureWriter::new(&ft, &selection)),
             Format::GeoJson => {
                 // GeoJSON is longitude, latitude unless something else is asked for, and x,y always: what JSON clients
                 // of WFS have learnt to expect.
@@ -245,6 +271,8 @@ impl Writer {
         let written = match self {
             Writer::Gml(writer) => writer.write(out, feature, root_attributes),
             Writer::Json(writer) => writer.write(out, feature, None),
+            Writer::Csv(writer) => writer.write(out, feature),
+            Writer::Kml(writer) => writer.write(out, feature),
             Writer::Values { writer, type_name, reference } => match reference {
                 Reference::Property(slot) => {
                     gml::write_value(out, feature.value(*slot));
@@ -284,12 +312,14 @@ impl Frame {
         }
     }
 
-    fn open(&self, ask: &Ask, type_names: &[String]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(CHUNK);
-        let Format::Gml(gml) = self.format else {
-            out.extend_from_slice(b"{\"type\":\"FeatureCollection\",\"features\":[");
-            return out;
+    fn open(&self, ask: &Ask, type_names: &[String], parts: &[Part]) -> Vec<u8> {
+        let gml = match (self.format, parts.first().map(|part| &part.writer)) {
+            (Format::Gml(gml), _) => gml,
+            (_, Some(Writer::Csv(writer))) => return writer.header().to_vec(),
+            (Format::Kml, _) => return kml::OPEN.into(),
+            _ => return b"{\"type\":\"FeatureCollection\",\"features\":[".into(),
         };
+        let mut out = Vec::with_capacity(CHUNK);
         let Frame { matched, returned, time_stamp, .. } = self;
         let counts = match gml {
             GmlVersion::V3_2 => {
@@ -317,9 +347,11 @@ impl Frame {
     }
 
     fn close(&self, out: &mut Vec<u8>, returned: u64) {
-        if let Format::Gml(_) = self.format {
-            out.extend_from_slice(format!("</{}>\n", self.root()).as_bytes());
-            return;
+        match self.format {
+            Format::GeoJson => {}
+            Format::Gml(_) => return out.extend_from_slice(format!("</{}>\n", self.root()).as_bytes()),
+            Format::Kml => return out.extend_from_slice(kml::CLOSE.as_bytes()),
+            Format::Csv => return,
         }
         let links: Vec<serde_json::Value> = [("next", &self.next), ("prev", &self.previous)]
             .into_iter()
@@ -356,6 +388,7 @@ fn around_members(format: Format) -> [&'static str; 3] {
         Format::GeoJson => ["\n", ",\n", ""],
         Format::Gml(GmlVersion::V3_2) => ["<wfs:member>", "<wfs:member>", "</wfs:member>\n"],
         Format::Gml(_) => ["<gml:featureMember>", "<gml:featureMember>", "</gml:featureMember>\n"],
+        Format::Csv | Format::Kml => [""; 3],
     }
 }
 

@@ -9,11 +9,14 @@ use crate::format::gml::GmlVersion;
 pub enum Format {
     Gml(GmlVersion),
     GeoJson,
+    Csv,
+    Kml,
 }
 
 impl Format {
-    pub const ALL: [Format; 4] =
-        [Format::Gml(GmlVersion::V3_2), Format::Gml(GmlVersion::V3_1), Format::Gml(GmlVersion::V2), Format::GeoJson];
+    pub const GML: [Format; 3] =
+        [Format::Gml(GmlVersion::V3_2), Format::Gml(GmlVersion::V3_1), Format::Gml(GmlVersion::V2)];
+    pub const ALL: [Format; 6] = [Self::GML[0], Self::GML[1], Self::GML[2], Format::GeoJson, Format::Csv, Format::Kml];
 
     /// What a request of `version` gets that names none.
     pub fn of(version: Version) -> Format {
@@ -25,7 +28,23 @@ impl Format {
         match self {
             Format::Gml(gml) => gml.media_type(),
             Format::GeoJson => "application/json",
+            Format::Csv => "text/csv",
+            Format::Kml => "application/vnd.google-earth.kml+xml",
         }
+    }
+
+    /// What browsers are to save under a name that ends so, rather than show.
+    pub fn extension(self) -> Option<&'static str> {
+        match self {
+            Format::Gml(_) | Format::GeoJson => None,
+            Format::Csv => Some("csv"),
+            Format::Kml => Some("kml"),
+        }
+    }
+
+    /// Whether an answer tells how many features there are.
+    pub fn tells_counts(self) -> bool {
+        matches!(self, Format::Gml(GmlVersion::V3_2 | GmlVersion::V3_1) | Format::GeoJson)
     }
 
     /// Reads the names that clients use in requests of `version`. A `+` that nobody percent-encoded has become a blank on its
@@ -49,6 +68,8 @@ impl Format {
             }
             "application/gmlxml" | "text/xml" | "application/xml" => Ok(Format::of(version)),
             "application/json" | "json" | "application/geojson" | "geojson" => Ok(Format::GeoJson),
+            "text/csv" | "csv" => Ok(Format::Csv),
+            "application/vnd.google-earth.kmlxml" | "application/vnd.google-earth.kml" | "kml" => Ok(Format::Kml),
             _ => {
                 let names = Format::ALL.map(Format::name).join(", ");
                 Err(Exception::invalid("outputFormat", format!("'{text}' is not offered, only {names}")))

@@ -22,6 +22,8 @@ pub struct Request {
     pub start: u64,
     pub hits: bool,
     pub format: Format,
+    /// Under what name the client wants to save the answer.
+    pub file_name: Option<String>,
     pub value_reference: Option<String>,
     /// The same request in the query string, for links to other pages; `None` where it is too long for one.
     pub as_kvp: Option<Kvp>,
@@ -103,6 +105,7 @@ fn by_id(ask: &Ask, id: &str, format: Format) -> Result<Request> {
         start: 0,
         hits: false,
         format,
+        file_name: None,
         value_reference: None,
         as_kvp: None,
     })
@@ -130,6 +133,7 @@ async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
         start: kvp.number(&["startIndex"])?.unwrap_or(0),
         hits: result_type(kvp.get("resultType"))?,
         format,
+        file_name: kvp.option("filename"),
         value_reference: kvp.get("valueReference").map(str::to_owned),
         as_kvp: Some(kvp),
     }))
@@ -241,6 +245,7 @@ async fn read_xml(ask: &Ask, root: &Element) -> Result<Asked> {
         start: number(["startIndex", "startIndex"])?.unwrap_or(0),
         hits: result_type(root.attribute("resultType"))?,
         format,
+        file_name: None,
         value_reference: root.attribute("valueReference").map(str::to_owned),
         queries,
         as_kvp,

@@ -41,6 +41,12 @@ impl Kvp {
         self.any(names).map(parse).transpose()
     }
 
+    /// A value of GeoServer's `format_options=name:value;name:value`.
+    pub fn option(&self, name: &str) -> Option<String> {
+        let mut options = self.get("format_options")?.split(';').filter_map(|o| o.split_once(':'));
+        options.find(|(n, _)| n.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
+    }
+
     pub fn push(&mut self, name: &str, value: impl Into<String>) {
         self.0.push((name.to_owned(), value.into()));
     }

@@ -134,6 +134,39 @@ async fn filters_may_be_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_and_placemarks_are_read() {
+    let server = Server::with_ships().await;
+    let csv = server.get("request=GetFeature&typeNames=ships&outputFormat=csv&propertyName=geom,name&count=2").await;
+    assert_eq!(csv.content_type, "text/csv");
+    let rows: Vec<&str> = csv.text.split("\r\n").collect();
+    assert_eq!((rows[0], rows[2]), ("FID,geom,name", "ships.s2,\"POINT (21 60)\",R&D 2"));
+    let mercator = server.get("request=GetFeature&typeNames=ships&outputFormat=csv&srsName=EPSG:3857").await;
+    assert!(mercator.text.contains("\"POINT (2337709.3"), "{}", mercator.text);
+
+    let kml =
+        server.get("request=GetFeature&typeNames=ships&outputFormat=application/vnd.google-earth.kml%2Bxml").await;
+    let root = kml.xml();
+    assert_eq!((&*root.local, &*root.ns), ("kml", "http://www.opengis.net/kml/2.2"));
+    let placemarks: Vec<_> = root.child("Document").unwrap().children_named("Placemark").collect();
+    assert_eq!(placemarks[1].attribute("id"), Some("ships.s2"));
+    assert_eq!(placemarks[1].child("Point").unwrap().child("coordinates").unwrap().trimmed(), "21,60");
+
+    for query in [
+        "request=GetFeature&typeNames=ships&outputFormat=csv&resultType=hits",
+        "request=GetFeature&typeNames=ships&outputFormat=kml&resultType=hits",
+    ] {
+        exception(&server.get(query).await, 400, "InvalidParameterValue", "resultType");
+    }
+    for query in [
+        "request=GetFeature&typeNames=ships,roads&outputFormat=csv",
+        "request=GetFeature&storedQuery_Id=urn:ogc:def:query:OGC-WFS::GetFeatureById&id=ships.s1&outputFormat=csv",
+        "request=GetFeature&typeNames=ships&outputFormat=dxf",
+    ] {
+        exception(&server.get(query).await, 400, "InvalidParameterValue", "outputFormat");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn posted_queries_link_to_their_other_pages() {
     let server = Server::with_ships().await;
     let body = "<wfs:GetFeature service='WFS' version='2.0.0' count='1' startIndex='1' xmlns:wfs='http://www.opengis.net/wfs/2.0' \

@@ -127,7 +127,7 @@ impl Document {
 
     fn operations_1_1(&mut self, href: &str, editable: bool) {
         let formats = Format::ALL.map(Format::name);
-        let gml = &formats[..formats.len() - 1];
+        let gml = Format::GML.map(Format::name);
         let versions = Version::ALL.map(|v| v.dialect().number);
         self.raw("<ows:OperationsMetadata>\n");
         self.operation(
@@ -136,10 +136,10 @@ impl Document {
             &[("AcceptVersions", &versions), ("AcceptFormats", &["text/xml"]), ("Sections", &SECTIONS)],
             None,
         );
-        self.operation("DescribeFeatureType", href, &[("outputFormat", gml)], None);
+        self.operation("DescribeFeatureType", href, &[("outputFormat", &gml)], None);
         let result_type: &[&str] = &["results", "hits"];
         self.operation("GetFeature", href, &[("resultType", result_type), ("outputFormat", &formats)], None);
-        self.operation("GetGmlObject", href, &[("outputFormat", gml)], None);
+        self.operation("GetGmlObject", href, &[("outputFormat", &gml)], None);
         if editable {
             let gml_3_1 = [GmlVersion::V3_1.media_type()];
             let ids: &[&str] = &["GenerateNew", "UseExisting", "ReplaceDuplicate"];
@@ -150,7 +150,7 @@ impl Document {
 
     fn operations_2_0(&mut self, href: &str, editable: bool, administers: bool, count_default: u64) {
         let formats = Format::ALL.map(Format::name);
-        let gml = &formats[..formats.len() - 1];
+        let gml = Format::GML.map(Format::name);
         let gml_3_2: &[&str] = &[GmlVersion::V3_2.media_type()];
         let versions = Version::ALL.map(|v| v.dialect().number);
         let count_default = count_default.to_string();
@@ -161,7 +161,7 @@ impl Document {
             &[("AcceptVersions", &versions), ("AcceptFormats", &["text/xml"]), ("Sections", &SECTIONS)],
             None,
         );
-        self.operation("DescribeFeatureType", href, &[("outputFormat", gml)], None);
+        self.operation("DescribeFeatureType", href, &[("outputFormat", &gml)], None);
         self.operation("ListStoredQueries", href, &[], None);
         self.operation("DescribeStoredQueries", href, &[], None);
         if administers {
