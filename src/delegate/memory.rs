@@ -15,7 +15,7 @@ use super::{
     Base, Bases, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Refused, Row, Rows, Scan, Snapshot,
     same_columns,
 };
-use crate::model::{FeatureId, FeatureType, Offset, PartitionId, Rect, Watermark};
+use crate::model::{Feature, FeatureId, FeatureType, Growth, Offset, PartitionId, Rect, Watermark};
 use crate::query::{Filter, compare, evaluate, is_after};
 use crate::sabotage::{Safeguard, off};
 
@@ -122,6 +122,15 @@ impl Table {
         }
     }
 
+    fn grown(&self, feature_type: &FeatureType, growth: &Growth) -> Option<Row> {
+        let fitting = growth.builds_on..=growth.version;
+        let row = self.rows.get(&growth.id).filter(|r| r.version.is_some_and(|v| fitting.contains(&v)))?;
+        let geometry = feature_type.track_shape()?.grown(row.feature.geometry.as_ref(), &growth.fixes);
+        let mut feature = Feature { id: growth.id.clone(), geometry, properties: growth.properties.clone() };
+        feature_type.check(&mut feature).ok()?;
+        Some(Row { feature: feature.into(), version: Some(growth.version) })
+    }
+
     fn base(&self, id: &FeatureId) -> Option<Base> {
         let deleted = || {
             let (version, time) = (self.deleted.get(id), self.deleted_times.get(id));
@@ -220,12 +229,20 @@ impl Delegate for MemoryDelegate {
         let table = state.table_as_known(feature_type)?;
         let watermark = table
             .watermarks
-            .get_mut(batch.partition as usize)
+            .get(batch.partition as usize)
             .ok_or_else(|| DelegateError::no_partition(feature_type, batch.partition))?;
         if *watermark != batch.expected && !off(Safeguard::CompareAndSet) {
             return Ok(Persisting::Conflict(*watermark));
         }
-        *watermark = batch.next;
+        let Some(grown) = batch.growths.iter().map(|g| table.grown(feature_type, g)).collect::<Option<Vec<Row>>>()
+        else {
+            return Ok(Persisting::Unfit);
+        };
+        table.watermarks[batch.partition as usize] = batch.next;
+        for row in grown {
+            table.refused.remove(&row.feature.id);
+            Arc::make_mut(&mut table.rows).insert(row.feature.id.clone(), row);
+        }
         table.deleted_times.retain(|_, (_, until)| *until >= batch.now_ms);
         for (id, time) in batch.deleted_times() {
             table.deleted_times.remove(id);

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use self::dead_letter::DeadLetter;
-use crate::model::{Feature, FeatureId, FeatureType, Offset, PartitionId, Rect, Watermark};
+use crate::model::{Feature, FeatureId, FeatureType, Growth, Offset, PartitionId, Rect, Watermark};
 use crate::query::{Cursor, Filter, SortKey};
 
 /// A feature in the delegate, or the memory of a deleted one.
@@ -73,6 +73,8 @@ pub struct PersistBatch {
     pub expected: Watermark,
     pub next: Watermark,
     pub entries: Vec<PersistEntry>,
+    /// Tracks of which only what is new is to be written; none of them is among `entries`. Only of types that keep tails.
+    pub growths: Vec<Growth>,
     /// Memories of deleted features whose version is before this may be forgotten: the log has been cut past them.
     pub forget_deleted_before: Offset,
     /// By the sweeper's clock, milliseconds since the epoch: when event times of deleted features begin to be remembered, and
@@ -102,6 +104,8 @@ pub enum Persisting {
     },
     /// The watermark was not the expected one: nothing was written.
     Conflict(Watermark),
+    /// The store has not what one of the growths builds on, or does not take it: nothing was written. Whole they go.
+    Unfit,
 }
 
 #[derive(Clone, Debug)]
@@ -233,7 +237,22 @@ pub trait Delegate: Send + Sync + 'static {
     /// Upserts, deletes what is tombstoned and remembers its version, never over a row or a memory of a newer version, and
     /// moves the watermark: in one transaction, and only if the watermark is the expected one. An equal version is written
     /// again: it is the same state. A row without a version, which another tool wrote, is overwritten by any.
+    ///
+    /// A growth is written where the row's version is not before what it builds on and not after its own. The fixes may stand
+    /// apart from the line, at a cost that does not depend on its length; whoever asks here gets them together, and whoever
+    /// reads the table by other means gets them with the next whole state, or after [`Self::fold`].
     async fn persist(&self, feature_type: &FeatureType, batch: PersistBatch) -> Result<Persisting, DelegateError>;
+
+    /// Puts together what stands apart of some tracks of a partition whose versions are before this one; how many they were. It
+    /// changes nothing that is read here.
+    async fn fold(
+        &self,
+        _feature_type: &FeatureType,
+        _partition: PartitionId,
+        _before: Offset,
+    ) -> Result<usize, DelegateError> {
+        Ok(0)
+    }
 
     /// What constraints refused of this type, whole, in no order: the newest such state of each feature, until a state of the
     /// same or a later version is persisted, a deletion too. A starting instance asks after it has read the watermarks: what is

@@ -413,6 +413,11 @@ impl<'a> SqlWriter<'a> {
         let kind = column.kind;
         match self.dialect {
             Dialect::Sqlite => self.sqlite_bbox(r),
+            Dialect::Postgres if self.feature_type.keeps_tails() => {
+                self.sql.push('(');
+                self.postgres_bbox(r, column.epsg);
+                self.postgres_tails(r, column.epsg);
+            }
             Dialect::Postgres => self.postgres_bbox(r, column.epsg),
         }
         if kind == GeometryKind::Point { Meaning::Exact } else { Meaning::Superset }
@@ -422,6 +427,10 @@ impl<'a> SqlWriter<'a> {
         let index = quoted(&format!("rtree_{}_geom", self.feature_type.name));
         let _ = write!(self.sql, "(\"fid\" IN (SELECT \"id\" FROM {index} WHERE ");
         self.overlaps(r, ["\"minx\"", "\"maxx\"", "\"miny\"", "\"maxy\""]);
+        if self.feature_type.keeps_tails() {
+            // The index knows of fixes that the line has not.
+            return self.sql.push_str("))");
+        }
         self.sql.push_str(") AND ");
         let of = |edge: &str| format!("ST_{edge}(\"geom\")");
         self.overlaps(r, [&of("MinX"), &of("MaxX"), &of("MinY"), &of("MaxY")]);
@@ -429,15 +438,30 @@ impl<'a> SqlWriter<'a> {
     }
 
     fn postgres_bbox(&mut self, r: &Rect, epsg: u32) {
-        self.sql.push_str("(\"geom\" IS NOT NULL AND \"geom\" && ST_MakeEnvelope(");
+        self.sql.push_str("(\"geom\" IS NOT NULL AND \"geom\" && ");
+        self.envelope(r, epsg);
+        self.sql.push_str(" AND ");
+        let of = |edge: &str| format!("ST_{edge}(\"geom\")");
+        self.overlaps(r, [&of("XMin"), &of("XMax"), &of("YMin"), &of("YMax")]);
+        self.sql.push(')');
+    }
+
+    /// Tracks with fixes there that their line has not. An array, which the index on the ids takes beside the one on the lines.
+    fn postgres_tails(&mut self, r: &Rect, epsg: u32) {
+        self.sql.push_str(" OR \"id\" = ANY(ARRAY(SELECT k.id FROM alluvium.tail k WHERE k.feature_type = ");
+        self.bind(Bind::Text(self.feature_type.name.clone()));
+        self.sql.push_str(" AND k.fixes && ");
+        self.envelope(r, epsg);
+        self.sql.push_str(")))");
+    }
+
+    fn envelope(&mut self, r: &Rect, epsg: u32) {
+        self.sql.push_str("ST_MakeEnvelope(");
         for edge in [r.min_x, r.min_y, r.max_x, r.max_y] {
             self.bind(Bind::Number(edge));
             self.sql.push_str(", ");
         }
-        let _ = write!(self.sql, "{epsg}) AND ");
-        let of = |edge: &str| format!("ST_{edge}(\"geom\")");
-        self.overlaps(r, [&of("XMin"), &of("XMax"), &of("YMin"), &of("YMax")]);
-        self.sql.push(')');
+        let _ = write!(self.sql, "{epsg})");
     }
 
     fn overlaps(&mut self, r: &Rect, [min_x, max_x, min_y, max_y]: [&str; 4]) {

@@ -199,6 +199,11 @@ impl FeatureType {
         Some(TrackShape { kind: column.kind, dimension: column.dimension, settings, geographic })
     }
 
+    /// Its delegate may keep the last fixes of a track apart from the line, which only its own tables allow.
+    pub fn keeps_tails(&self) -> bool {
+        self.track.is_some() && self.table.is_none()
+    }
+
     /// The id of the property that has the event time.
     pub fn event_time_slot(&self) -> Option<usize> {
         self.property(&self.event_time.as_ref()?.property).map(|(slot, _)| slot)

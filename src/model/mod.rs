@@ -19,5 +19,5 @@ pub use feature_type::{Expiry, FeatureType, GeometryColumn, Property, SchemaErro
 pub use geometry::{Dimension, Geometry, GeometryError, GeometryKind, Rect};
 pub use position::{Offset, PartitionId, Position, Watermark, partition_of};
 pub use table::ExistingTable;
-pub use track::{Fixes, TrackSettings, TrackShape};
+pub use track::{Fixes, Growth, TrackSettings, TrackShape};
 pub use value::{PropertyType, Value};

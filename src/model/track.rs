@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::geometry::{Coord, Reader, Writer};
-use super::{Dimension, Geometry, GeometryError, GeometryKind};
+use super::{Dimension, FeatureId, Geometry, GeometryError, GeometryKind, Offset, Value};
 
 /// The settings of a type whose features are tracks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,27 @@ pub struct TrackShape {
     pub settings: TrackSettings,
     /// Ordinates are degrees; else metres.
     pub geographic: bool,
+}
+
+/// What a track has got since a version of it: enough to make the one of the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Growth {
+    pub id: FeatureId,
+    /// The offset of the track's last change.
+    pub version: Offset,
+    /// Every fix that came after this version is here, and nothing but appends did.
+    pub builds_on: Offset,
+    /// All of them, as they are now, by property id.
+    pub properties: Vec<Value>,
+    /// The fixes in the order of the log: a MultiPoint.
+    pub fixes: Geometry,
+}
+
+impl Growth {
+    /// The value of property `slot`; null when the track has none.
+    pub fn value(&self, slot: usize) -> &Value {
+        self.properties.get(slot).unwrap_or(&Value::Null)
+    }
 }
 
 /// A time as it orders fixes: seconds since the epoch, finite.
@@ -125,6 +146,31 @@ impl TrackShape {
         }
         // Fixes are finite, so this is a geometry.
         w.checked().ok()
+    }
+
+    /// The line with further fixes, the points of a geometry in their order.
+    pub fn grown(&self, base: Option<&Geometry>, points: &Geometry) -> Option<Geometry> {
+        let mut fixes = Fixes::default();
+        points.reader().each_coord(&mut |fix| fixes.set(fix));
+        self.line(base, &fixes)
+    }
+
+    /// Fixes as a MultiPoint. `None`: there are none.
+    pub fn points(&self, fixes: impl ExactSizeIterator<Item = Coord>) -> Option<Geometry> {
+        let mut w = Writer::new(self.dimension);
+        w.begin(GeometryKind::MultiPoint);
+        w.count(fixes.len() as u32);
+        let some = fixes.len() > 0;
+        fixes.for_each(|fix| {
+            w.begin(GeometryKind::Point);
+            w.coord(fix);
+        });
+        w.checked().ok().filter(|_| some)
+    }
+
+    /// About how many vertices a line has.
+    pub fn vertices(&self, line: &Geometry) -> usize {
+        line.wkb().len() / (self.dimension.size() * size_of::<f64>())
     }
 
     fn is_gap(&self, a: &Coord, b: &Coord) -> bool {

@@ -270,6 +270,7 @@ impl Store {
             batch: self.settings.sweep_batch,
             refused_interval: self.settings.refused_interval,
             retry: Default::default(),
+            folded: Default::default(),
             log_window: self.settings.log_window,
             cutting: self.cutting.clone(),
             durable: Default::default(),

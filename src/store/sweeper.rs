@@ -19,7 +19,7 @@ use crate::coordination::{CoordinationError, Coordinator, Lease};
 use crate::delegate::{Delegate, DelegateError, PersistBatch, PersistEntry, Persisting};
 use crate::format::record;
 use crate::log::{FeatureLog, LogError, NewRecord};
-use crate::model::{Expiry, FeatureId, FeatureType, Offset, PartitionId, Persisted, Record, Watermark};
+use crate::model::{Expiry, FeatureId, FeatureType, Growth, Offset, PartitionId, Persisted, Record, Watermark};
 use crate::sabotage::{Safeguard, off};
 use crate::transient::{AgeLimits, Aged, Entry};
 
@@ -58,6 +58,8 @@ pub struct Sweeper {
     /// How often a batch of what the delegate refuses is tried again.
     pub refused_interval: Duration,
     pub retry: Mutex<Retry>,
+    /// Tracks that left the indexes before here are whole in the delegate's tables.
+    pub folded: Mutex<Offset>,
     /// How long records stay in the log after they are durable in the delegate.
     pub log_window: Duration,
     /// Not to be had while a backup is made.
@@ -71,6 +73,7 @@ struct Batch {
     /// As it was when the entries were taken.
     feature_type: Arc<FeatureType>,
     entries: Vec<Entry>,
+    growths: Vec<Growth>,
     except: Vec<FeatureId>,
     expected: Watermark,
     next: Watermark,
@@ -109,7 +112,23 @@ impl Sweeper {
             self.retry_refused().await?;
         }
         while lease.as_ref().is_some_and(|l| l.is_held()) && self.sweep().await? {}
-        if lease.is_some() { self.cut().await } else { Ok(()) }
+        if lease.is_none() {
+            return Ok(());
+        }
+        self.cut().await?;
+        self.fold().await
+    }
+
+    /// Has the delegate put tracks together that have left the indexes: an instance that has begun in between did not hold them,
+    /// and could not persist them whole.
+    async fn fold(&self) -> Result<(), SweepError> {
+        let feature_type = self.state.feature_type();
+        let before = self.state.partition(self.partition).watermark.evict_through;
+        if feature_type.keeps_tails() && before != *self.folded.lock() {
+            while self.delegate.fold(&feature_type, self.partition, before).await? > 0 {}
+            *self.folded.lock() = before;
+        }
+        Ok(())
     }
 
     /// Cuts the log behind the watermark, less the window.
@@ -168,7 +187,7 @@ impl Sweeper {
         let batch = {
             let index = self.state.index.read();
             let as_of = index.applied_of(self.partition);
-            let limits = self.limits();
+            let limits = self.limits(expected.evict_through);
             let aged = match index.aged(self.partition, limits) {
                 Some(aged) => aged,
                 // Other instances may hold entries that this one never had, because it started when they had been persisted:
@@ -180,7 +199,7 @@ impl Sweeper {
                     if index.expired_through(self.partition, limits) < through {
                         return Ok(false);
                     }
-                    Aged { entries: Vec::new(), durable_through: through, evict_through: through }
+                    Aged { entries: Vec::new(), growths: Vec::new(), durable_through: through, evict_through: through }
                 }
             };
             let next = Watermark {
@@ -189,15 +208,16 @@ impl Sweeper {
                 evict_through: aged.evict_through.max(expected.evict_through),
                 as_of,
             };
-            let except = index.excepted(self.partition, next.durable_through, &aged.entries);
-            Batch { feature_type: self.state.feature_type(), entries: aged.entries, except, expected, next }
+            let except = index.excepted(self.partition, next.durable_through, aged.ids());
+            let Aged { entries, growths, .. } = aged;
+            Batch { feature_type: self.state.feature_type(), entries, growths, except, expected, next }
         };
         // What is durable is not read again by who starts: until then the tracks must have what other programs have put here.
         let underived = self.state.partition(self.partition).foreign.front().map(|(offset, ..)| *offset);
         if underived.is_some_and(|offset| offset < batch.next.durable_through) {
             return Ok(false);
         }
-        if !batch.moves() && batch.entries.is_empty() {
+        if !batch.moves() && batch.entries.is_empty() && batch.growths.is_empty() {
             return Ok(false);
         }
         let bytes: usize = batch.except.iter().map(|id| id.len() + BYTES_PER_EXCEPTED).sum();
@@ -225,8 +245,9 @@ impl Sweeper {
             let from = entries.last().filter(|_| entries.len() >= self.batch).map_or(0, |last| last.dirty_since + 1);
             *self.retry.lock() = Retry { at: Some(Instant::now()), from };
             let next = Watermark { as_of: index.applied_of(self.partition), ..expected };
-            let except = index.excepted(self.partition, next.durable_through, &entries);
-            Batch { feature_type: self.state.feature_type(), entries, except, expected, next }
+            let except = index.excepted(self.partition, next.durable_through, entries.iter().map(|e| &e.id));
+            let growths = Vec::new();
+            Batch { feature_type: self.state.feature_type(), entries, growths, except, expected, next }
         };
         if !batch.entries.is_empty() {
             self.persist(batch).await?;
@@ -236,8 +257,8 @@ impl Sweeper {
 
     async fn persist(&self, batch: Batch) -> Result<bool, SweepError> {
         let moves = batch.moves();
-        let Batch { feature_type, entries, mut except, expected, next } = batch;
-        let more = entries.len() >= self.batch;
+        let Batch { feature_type, entries, mut growths, mut except, expected, next } = batch;
+        let more = entries.len() + growths.len() >= self.batch;
         let entries: Vec<PersistEntry> = if feature_type.persist {
             entries
                 .into_iter()
@@ -249,18 +270,25 @@ impl Sweeper {
                 })
                 .collect()
         } else {
+            growths.clear();
             Vec::new()
         };
         self.keep_dead_letters(next.durable_through).await?;
         let tried: Vec<(FeatureId, Offset)> = entries.iter().map(|e| (e.id.clone(), e.version)).collect();
+        let grown: Vec<FeatureId> = growths.iter().map(|g| g.id.clone()).collect();
         let forget_deleted_before = self.state.partition(self.partition).log_start;
         let now_ms = self.clock.now_ms();
-        let batch = PersistBatch { partition: self.partition, expected, next, entries, forget_deleted_before, now_ms };
+        let partition = self.partition;
+        let batch = PersistBatch { partition, expected, next, entries, growths, forget_deleted_before, now_ms };
         let refused = match self.delegate.persist(&feature_type, batch).await? {
             Persisting::Conflict(now) => {
                 // Somebody else was faster: nothing was written.
                 self.state.partition(self.partition).watermark = now;
                 return Ok(false);
+            }
+            Persisting::Unfit => {
+                self.state.index.write().persist_whole(grown.iter());
+                return Ok(true);
             }
             Persisting::Committed { refused } => refused.into_iter().collect::<FxHashMap<_, _>>(),
         };
@@ -268,7 +296,7 @@ impl Sweeper {
         {
             let mut partition = self.state.partition(self.partition);
             partition.watermark = next;
-            partition.swept_features += persisted.len() as u64;
+            partition.swept_features += (persisted.len() + grown.len()) as u64;
         }
         // What was refused before is behind the watermark.
         for (id, why) in refused.iter().filter(|_| moves) {
@@ -277,10 +305,11 @@ impl Sweeper {
         {
             let mut index = self.state.index.write();
             index.note_persisted(persisted.iter().map(|(id, _)| id), next.as_of);
+            index.note_grown(grown.iter(), next.as_of);
             index.note_refused(refusals.iter().map(|(id, version)| (id, *version)));
         }
         // When all of them are refused again there is nothing to tell.
-        if moves || !persisted.is_empty() {
+        if moves || !persisted.is_empty() || !grown.is_empty() {
             except.extend(refused.into_keys());
             self.append_marker(next, except).await?;
         }
@@ -331,7 +360,8 @@ impl Sweeper {
     }
 
     /// Where memory is scarce everything has aged: expiry is a wish, memory a fact.
-    fn limits(&self) -> AgeLimits {
+    /// `evicted`: what was last changed before there leaves, whatever its age.
+    fn limits(&self, evicted: Offset) -> AgeLimits {
         let (now_ms, feature_type) = (self.clock.now_ms(), self.state.feature_type());
         let before = |age: Duration| now_ms - age.as_millis() as i64;
         AgeLimits {
@@ -342,6 +372,7 @@ impl Sweeper {
             },
             dirty_before_ms: before(feature_type.max_dirty),
             batch: self.batch,
+            grow_from: feature_type.keeps_tails().then_some(evicted),
         }
     }
 }

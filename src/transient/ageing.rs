@@ -3,15 +3,24 @@
 use rustc_hash::FxHashSet;
 
 use super::{Entry, TransientIndex};
-use crate::model::{FeatureId, Offset, PartitionId, Persisted};
+use crate::model::{FeatureId, Growth, Offset, PartitionId, Persisted};
 use crate::sabotage::{Safeguard, off};
 
 /// What a sweeper should persist: all that is dirty since before `durable_through`, but for what stands refused.
 #[derive(Clone, Debug)]
 pub struct Aged {
     pub entries: Vec<Entry>,
+    /// Of tracks that go on growing here, what the delegate does not have.
+    pub growths: Vec<Growth>,
     pub durable_through: Offset,
     pub evict_through: Offset,
+}
+
+impl Aged {
+    /// Of all of these.
+    pub fn ids(&self) -> impl Iterator<Item = &FeatureId> {
+        self.entries.iter().map(|e| &e.id).chain(self.growths.iter().map(|g| &g.id))
+    }
 }
 
 /// When entries of a type age.
@@ -23,6 +32,14 @@ pub struct AgeLimits {
     pub dirty_before_ms: i64,
     /// Take about this many at once.
     pub batch: usize,
+    /// Tracks that stay, and have changed since here, are persisted by what is new of them. `None`: all are persisted whole.
+    pub grow_from: Option<Offset>,
+}
+
+/// What is taken of an entry.
+enum Taken {
+    Whole(Entry),
+    Growth(Growth),
 }
 
 impl TransientIndex {
@@ -47,6 +64,12 @@ impl TransientIndex {
                 self.evict(slot);
             } else {
                 self.refused.remove(&slot);
+                self.bytes -= entry.heap_bytes();
+                if let Some(tail) = &mut entry.tail {
+                    // Whoever did so may have written the line anew.
+                    tail.note_persisted(marker.durable_through, entry.version, false);
+                }
+                self.bytes += entry.heap_bytes();
                 entry.dirty_since = marker.durable_through.max(entry.persisted).min(changed_through);
                 persisted.push((entry.dirty_since, slot));
             }
@@ -61,12 +84,35 @@ impl TransientIndex {
     /// Notes that the delegate now has these as of there. Whoever persisted them knows; that others had the same is not certain,
     /// since one that began later may know less of what an entry has gone through.
     pub fn note_persisted<'a>(&mut self, ids: impl Iterator<Item = &'a FeatureId>, as_of: Offset) {
+        ids.for_each(|id| self.note_one_persisted(id, as_of, true));
+    }
+
+    /// The same of tracks that were persisted by what was new of them.
+    pub fn note_grown<'a>(&mut self, ids: impl Iterator<Item = &'a FeatureId>, as_of: Offset) {
+        ids.for_each(|id| self.note_one_persisted(id, as_of, false));
+    }
+
+    fn note_one_persisted(&mut self, id: &FeatureId, as_of: Offset, whole: bool) {
+        if let Some(slot) = self.by_id.get(id)
+            && let Some(entry) = self.slots[*slot as usize].as_mut()
+        {
+            entry.persisted = entry.persisted.max(as_of);
+            self.refused.remove(slot);
+            self.bytes -= entry.heap_bytes();
+            if let Some(tail) = &mut entry.tail {
+                tail.note_persisted(as_of, entry.version, whole);
+            }
+            self.bytes += entry.heap_bytes();
+        }
+    }
+
+    /// Has these tracks be persisted whole the next time: the delegate has not what they build on.
+    pub fn persist_whole<'a>(&mut self, ids: impl Iterator<Item = &'a FeatureId>) {
         for id in ids {
             if let Some(slot) = self.by_id.get(id)
-                && let Some(entry) = self.slots[*slot as usize].as_mut()
+                && let Some(tail) = self.slots[*slot as usize].as_mut().and_then(|e| e.tail.as_mut())
             {
-                entry.persisted = entry.persisted.max(as_of);
-                self.refused.remove(slot);
+                tail.persist_whole();
             }
         }
     }
@@ -98,8 +144,13 @@ impl TransientIndex {
 
     /// What a marker must except that makes all before `durable_through` durable by persisting `taken`: the others that are
     /// dirty since before there. They stand refused, or did so when they changed.
-    pub fn excepted(&self, partition: PartitionId, durable_through: Offset, taken: &[Entry]) -> Vec<FeatureId> {
-        let taken: FxHashSet<&FeatureId> = taken.iter().map(|e| &e.id).collect();
+    pub fn excepted<'a>(
+        &self,
+        partition: PartitionId,
+        durable_through: Offset,
+        taken: impl Iterator<Item = &'a FeatureId>,
+    ) -> Vec<FeatureId> {
+        let taken: FxHashSet<&FeatureId> = taken.collect();
         self.queued(partition)
             .map(|(_, entry)| entry)
             .take_while(|e| e.dirty_since < durable_through)
@@ -139,7 +190,7 @@ impl TransientIndex {
         let p = &self.partitions[partition as usize];
         let evict_limit = self.expired_through(partition, limits);
         let durable_limit = p.dirty.offset_at(limits.dirty_before_ms, p.applied).max(evict_limit);
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut taken: Vec<(Offset, Taken)> = Vec::new();
         let mut durable_through = durable_limit;
         let mut superseded = false;
         for (dirty_since, slot) in p.dirty.iter() {
@@ -153,9 +204,7 @@ impl TransientIndex {
             // Nobody can say what to persist: nothing behind it is durable before it is known.
             if self.is_unresolved(&entry.id) && !off(Safeguard::DurableWhenResolved) {
                 durable_through = dirty_since;
-                while entries.last().is_some_and(|e| e.dirty_since == dirty_since) {
-                    entries.pop();
-                }
+                while taken.pop_if(|(since, _)| *since == dirty_since).is_some() {}
                 break;
             }
             // Clean, and too young to leave: there is nothing to do for it.
@@ -163,15 +212,25 @@ impl TransientIndex {
             if clean_and_young || self.stands_refused(slot, entry) {
                 continue;
             }
-            let same_record_as_last = entries.last().is_some_and(|e| e.dirty_since == dirty_since);
-            if entries.len() >= limits.batch && !same_record_as_last {
+            let same_record_as_last = taken.last().is_some_and(|(since, _)| *since == dirty_since);
+            if taken.len() >= limits.batch && !same_record_as_last {
                 durable_through = dirty_since;
                 break;
             }
-            entries.push(entry.whole());
+            let stays = limits.grow_from.is_some_and(|from| entry.version >= evict_limit.max(from));
+            let growth = stays.then(|| entry.growth()).flatten();
+            taken.push((dirty_since, growth.map_or_else(|| Taken::Whole(entry.whole()), Taken::Growth)));
         }
-        (superseded || !entries.is_empty()).then(|| Aged {
+        let (mut entries, mut growths) = (Vec::new(), Vec::new());
+        for (_, one) in taken {
+            match one {
+                Taken::Whole(entry) => entries.push(entry),
+                Taken::Growth(growth) => growths.push(growth),
+            }
+        }
+        (superseded || !entries.is_empty() || !growths.is_empty()).then(|| Aged {
             entries,
+            growths,
             durable_through,
             evict_through: evict_limit.min(durable_through),
         })

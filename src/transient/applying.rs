@@ -189,24 +189,36 @@ impl TransientIndex {
         if let Some(slot) = self.by_id.get(&append.id).copied()
             && self.slots[slot as usize].as_ref().is_some_and(|e| e.base.is_some())
         {
-            self.grow(step, slot, append, shape);
+            let entry = self.slots[slot as usize].as_ref();
+            let persisted = entry.filter(|e| e.version < e.persisted).map(|e| e.version);
+            self.grow(step, slot, append, shape, persisted);
             return true;
         }
-        let track = match self.base_of(step, &append.id, bases) {
-            BuildsOn::Feature(base) => append.apply(Some(&base), &shape),
-            BuildsOn::Nothing => append.apply(None, &shape),
+        match self.base_of(step, &append.id, bases) {
+            BuildsOn::Feature(base) => {
+                self.set(step, &append.id, Some(base), false);
+                let loaded = match bases.get(&append.id) {
+                    Some(Known::Row(_, version)) => *version,
+                    _ => None,
+                };
+                if let Some(slot) = self.by_id.get(&append.id).copied() {
+                    self.grow(step, slot, append, shape, loaded);
+                }
+            }
+            BuildsOn::Nothing => self.set(step, &append.id, Some(Arc::new(append.apply(None, &shape))), false),
             BuildsOn::Later => return false,
-        };
-        self.set(step, &append.id, Some(Arc::new(track)), false);
+        }
         true
     }
 
-    /// Appends to a track that is here, at a cost that does not depend on its length.
-    fn grow(&mut self, step: Step, slot: u32, append: &Append, shape: TrackShape) {
+    /// Appends to a track that is here, at a cost that does not depend on its length. `persisted`: the delegate has it as it is
+    /// here, in this version.
+    fn grow(&mut self, step: Step, slot: u32, append: &Append, shape: TrackShape, persisted: Option<Offset>) {
         let Some(entry) = self.slots[slot as usize].as_mut() else { return };
         self.bytes -= entry.heap_bytes();
         let Some(base) = &mut entry.base else { return };
-        entry.tail.get_or_insert_with(|| Box::new(Tail::new(shape))).append(base, &append.fixes);
+        let tail = entry.tail.get_or_insert_with(|| Box::new(Tail::new(shape, persisted)));
+        tail.append(base, step.offset, &append.fixes);
         if !append.properties.is_empty() {
             // The line itself is shared, not copied.
             let changed = Arc::make_mut(base);

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::model::{Feature, FeatureId, FeatureType, Offset, PartitionId, Rect, TrackShape, crs::Crs};
+use crate::model::{Feature, FeatureId, FeatureType, Growth, Offset, PartitionId, Rect, TrackShape, crs::Crs};
 use crate::sabotage::{Safeguard, off};
 pub use ageing::{AgeLimits, Aged};
 use by_value::ByValue;
@@ -67,6 +67,11 @@ impl Entry {
     pub fn feature(&self) -> Option<Arc<Feature>> {
         let base = self.base.as_ref()?;
         Some(self.tail.as_ref().map_or_else(|| base.clone(), |tail| tail.whole(base)))
+    }
+
+    /// What the delegate does not have of a track that grows; `None`: it is to be persisted whole.
+    fn growth(&self) -> Option<Growth> {
+        self.tail.as_ref()?.growth(self.base.as_deref()?, self.version)
     }
 
     /// With what was appended in its place.

@@ -38,7 +38,7 @@ fn near(x: f64) -> Filter {
 }
 
 fn limits(expired_s: i64) -> AgeLimits {
-    AgeLimits { expired_before_ms: Some(expired_s * 1000), dirty_before_ms: i64::MIN, batch: 100 }
+    AgeLimits { expired_before_ms: Some(expired_s * 1000), dirty_before_ms: i64::MIN, batch: 100, grow_from: None }
 }
 
 fn marker(durable_through: Offset, evict_through: Offset) -> Persisted {
@@ -97,7 +97,7 @@ fn a_patched_entry_keeps_its_place_and_stays_while_it_is_young() {
 #[test]
 fn max_dirty_persists_what_never_rests_without_evicting_it() {
     let mut index = index_with(&[ship("a", 1.0, 1), set_n("a", 2), set_n("a", 3)]);
-    let limits = AgeLimits { expired_before_ms: Some(0), dirty_before_ms: 1000, batch: 100 };
+    let limits = AgeLimits { expired_before_ms: Some(0), dirty_before_ms: 1000, batch: 100, grow_from: None };
     let aged = index.aged(0, limits).unwrap();
     assert_eq!((aged.entries.len(), aged.durable_through, aged.evict_through), (1, 1, 0));
     index.apply_persisted(0, 3, &marker(1, 0));
@@ -156,13 +156,13 @@ fn what_stands_refused_is_passed_over_until_it_changes() {
     };
     let aged = index.aged(0, batch_of_two(4)).unwrap();
     assert_eq!((ids(&aged.entries), aged.durable_through), (vec!["a".into(), "b".into()], 2));
-    assert!(index.excepted(0, 2, &aged.entries).is_empty());
+    assert!(index.excepted(0, 2, aged.ids()).is_empty());
     refuse(&mut index, &aged);
     index.apply_persisted(0, 4, &Persisted { except: vec!["a".into(), "b".into()], ..marker(2, 2) });
 
     let aged = index.aged(0, batch_of_two(4)).unwrap();
     assert_eq!((ids(&aged.entries), aged.durable_through), (vec!["c".into(), "d".into()], 5), "they stop nobody");
-    let except = index.excepted(0, 5, &aged.entries);
+    let except = index.excepted(0, 5, aged.ids());
     assert_eq!(except, ["a".into(), "b".into()]);
     index.apply_persisted(0, 5, &Persisted { except, ..marker(5, 5) });
     assert_eq!((index.len(), index.aged(0, batch_of_two(9)).is_none()), (2, true), "nothing changed, nothing to do");
@@ -170,7 +170,7 @@ fn what_stands_refused_is_passed_over_until_it_changes() {
     index.apply(at(6), &[set_n("b", 5)], &FxHashMap::default());
     let aged = index.aged(0, batch_of_two(9)).unwrap();
     assert_eq!(ids(&aged.entries), ["b"], "changed, it is tried again");
-    assert_eq!(index.excepted(0, 7, &aged.entries), ["a".into()]);
+    assert_eq!(index.excepted(0, 7, aged.ids()), ["a".into()]);
     refuse(&mut index, &aged);
     assert!(index.aged(0, batch_of_two(9)).is_none());
 
@@ -292,6 +292,56 @@ fn an_append_builds_on_its_base_unless_that_already_has_it() {
     index.apply(at(13), &[Change::Delete("a".into())], &FxHashMap::default());
     index.apply(at(14), &append, &FxHashMap::default());
     assert!(index.get("a").unwrap().feature().is_some(), "after a deletion it begins anew");
+}
+
+/// What is new of the only track, and what that builds on.
+fn growth(index: &TransientIndex, expired_s: i64) -> Option<(Vec<f64>, Offset)> {
+    let limits = AgeLimits { dirty_before_ms: i64::MAX, grow_from: Some(0), ..limits(expired_s) };
+    let aged = index.aged(0, limits).unwrap();
+    assert_eq!(aged.entries.len() + aged.growths.len(), 1);
+    let growth = aged.growths.first()?;
+    let mut times = Vec::new();
+    growth.fixes.reader().each_coord(&mut |c| times.push(c.m));
+    assert_eq!(growth.version, index.get("a").unwrap().version);
+    Some((times, growth.builds_on))
+}
+
+#[test]
+fn of_a_track_that_goes_on_growing_only_what_is_new_is_persisted() {
+    let (ft, a) = (tracks(), FeatureId::from("a"));
+    let long = (0..40).fold(None, |track: Option<Feature>, m| {
+        Some(fix("a", f64::from(m), 1.0).apply(track.as_ref(), &ft.track_shape().unwrap()))
+    });
+    let bases = FxHashMap::from_iter([(a.clone(), Known::Row(Arc::new(long.unwrap()), Some(5)))]);
+    let mut index = TransientIndex::new(&ft, &[10]);
+    let append = |index: &mut TransientIndex, offset: Offset| {
+        index.apply(at(offset), &[Change::Append(fix("a", offset as f64 + 100.0, 1.0))], &bases);
+    };
+    append(&mut index, 10);
+    append(&mut index, 11);
+    assert_eq!(growth(&index, 11), Some((vec![110.0, 111.0], 5)), "the row that was loaded has the others");
+    assert_eq!(growth(&index, 12), None, "it leaves, and is persisted whole");
+    index.note_grown([&a].into_iter(), 12);
+    append(&mut index, 12);
+    // Readers have had the line put together meanwhile.
+    assert_eq!(index.get("a").unwrap().feature().unwrap().geometry.as_ref().unwrap().wkb().len(), 9 + 43 * 24);
+    append(&mut index, 13);
+    assert_eq!(growth(&index, 13), Some((vec![112.0, 113.0], 11)));
+    // Another instance has persisted it, as of a place that is not known here.
+    index.apply_persisted(0, 14, &marker(13, 10));
+    assert_eq!(growth(&index, 13), Some((vec![113.0], 12)));
+    index.persist_whole([&a].into_iter());
+    assert_eq!(growth(&index, 13), None, "the delegate has not what it builds on");
+    index.note_persisted([&a].into_iter(), 15);
+    (15..26).for_each(|offset| append(&mut index, offset));
+    assert_eq!(growth(&index, 25).map(|(times, builds_on)| (times.len(), builds_on)), Some((11, 13)));
+    index.note_grown([&a].into_iter(), 26);
+    (26..30).for_each(|offset| append(&mut index, offset));
+    assert_eq!(growth(&index, 29), None, "what stands apart is more than a quarter");
+    index.note_persisted([&a].into_iter(), 30);
+    index.apply(at(30), &[set_n("a", 7)], &FxHashMap::default());
+    append(&mut index, 31);
+    assert_eq!(growth(&index, 31), None, "not only fixes have come");
 }
 
 #[test]

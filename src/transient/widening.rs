@@ -19,8 +19,7 @@ impl TransientIndex {
                 let before = entry.heap_bytes();
                 let Some(base) = &mut entry.base else { continue };
                 if let Some(tail) = &mut entry.tail {
-                    // What readers have had put together of it goes into the base.
-                    tail.append(base, &[]);
+                    tail.take_whole(base);
                 }
                 let feature = Arc::make_mut(base);
                 for slot in &wider {

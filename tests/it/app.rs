@@ -105,8 +105,12 @@ impl Server {
         self.send("POST", path, &[("content-type", "application/geo+json")], body.to_string()).await
     }
 
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// Stops it and starts it again over the same data.
-    async fn restart(self, settings: &str) -> Server {
+    pub async fn restart(self, settings: &str) -> Server {
         self.app.shutdown().await;
         Server::start_in(self.dir, settings).await
     }

@@ -15,10 +15,12 @@ use alluvium::delegate::memory::MemoryDelegate;
 use alluvium::delegate::{
     Base, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Refused, Row, Rows, Scan, Snapshot,
 };
+use alluvium::model::geometry::Coord;
 use alluvium::model::{
-    Dimension, Feature, FeatureId, FeatureType, Geometry, GeometryKind, Offset, PropertyType, Rect, Value, Watermark,
+    Append, Dimension, Feature, FeatureId, FeatureType, Geometry, GeometryKind, Growth, Offset, PropertyType, Rect,
+    Value, Watermark,
 };
-use alluvium::query::{Cursor, Filter, SortKey, compare, evaluate};
+use alluvium::query::{CompareOp, Cursor, Filter, Operand, SortKey, compare, evaluate};
 use futures::StreamExt;
 use generate::{Generator, shape};
 use serde_json::json;
@@ -84,7 +86,8 @@ impl Subject {
 pub async fn persist(d: &dyn Delegate, t: &FeatureType, entries: Vec<PersistEntry>) {
     let expected = d.watermarks(t).await.unwrap()[0];
     let next = mark(expected.durable_through + 1);
-    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0, now_ms: 0 };
+    let batch =
+        PersistBatch { partition: 0, expected, next, entries, growths: vec![], forget_deleted_before: 0, now_ms: 0 };
     assert_eq!(d.persist(t, batch).await.unwrap(), Persisting::Committed { refused: vec![] });
 }
 
@@ -145,6 +148,7 @@ async fn types_are_entered_and_removed(s: &Subject) {
         expected: Watermark::default(),
         next: mark(1),
         entries: vec![],
+        growths: vec![],
         forget_deleted_before: 0,
         now_ms: 0,
     };
@@ -218,6 +222,7 @@ async fn incarnations_do_not_meet(s: &Subject) {
         expected: Watermark::default(),
         next: mark(1),
         entries: vec![put(ship("a", 1.0, "Anna"), 1)],
+        growths: vec![],
         forget_deleted_before: 0,
         now_ms: 0,
     };
@@ -233,6 +238,7 @@ async fn a_conflict_writes_nothing(s: &Subject) {
         expected,
         next,
         entries: vec![put(ship(id, 1.0, "x"), 1), tombstone("dead", 2)],
+        growths: vec![],
         forget_deleted_before: 0,
         now_ms: 0,
     };
@@ -286,6 +292,7 @@ async fn deleted_features_are_remembered_until_told(s: &Subject) {
         expected: from,
         next: to,
         entries,
+        growths: vec![],
         forget_deleted_before,
         now_ms: 0,
     };
@@ -309,7 +316,15 @@ async fn event_times_of_deleted_features_are_remembered_for_a_while(s: &Subject)
     let dead = |id: &str, version, event_time| PersistEntry { event_time, ..tombstone(id, version) };
     let persist = async |n: Offset, entries, now_ms| {
         let expected = d.watermarks(&ships).await.unwrap()[0];
-        let batch = PersistBatch { partition: 0, expected, next: mark(n), entries, forget_deleted_before: n, now_ms };
+        let batch = PersistBatch {
+            partition: 0,
+            expected,
+            next: mark(n),
+            entries,
+            growths: vec![],
+            forget_deleted_before: n,
+            now_ms,
+        };
         d.persist(&ships, batch).await.unwrap();
     };
     persist(1, vec![dead("a", 5, Some(7)), dead("b", 6, None)], 1_000).await;
@@ -353,8 +368,15 @@ async fn what_a_constraint_refuses_does_not_stop_the_rest(s: &Subject) {
     };
     let entries =
         vec![put(ship("a", 1.0, "A"), 2), put(nameless("b"), 3), put(nameless("n"), 4), put(ship("z", 1.0, "Z"), 5)];
-    let batch =
-        PersistBatch { partition: 0, expected: mark(1), next: mark(6), entries, forget_deleted_before: 0, now_ms: 0 };
+    let batch = PersistBatch {
+        partition: 0,
+        expected: mark(1),
+        next: mark(6),
+        entries,
+        growths: vec![],
+        forget_deleted_before: 0,
+        now_ms: 0,
+    };
     let Persisting::Committed { refused } = d.persist(&strict, batch).await.unwrap() else { panic!("a conflict") };
     assert_eq!(refused.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["b", "n"]);
     assert!(refused[0].1.contains("name"), "{}", refused[0].1);
@@ -425,6 +447,7 @@ async fn what_was_refused_is_listed_whole_until_it_is_mended(s: &Subject) {
         expected,
         next,
         entries,
+        growths: vec![],
         forget_deleted_before: 0,
         now_ms: 0,
     };
@@ -781,6 +804,7 @@ async fn a_type_changes_with_its_table(s: &Subject) {
         expected,
         next,
         entries,
+        growths: vec![],
         forget_deleted_before: 0,
         now_ms: 0,
     };
@@ -856,6 +880,128 @@ async fn a_type_changes_with_its_table(s: &Subject) {
     d.create(&FeatureType { incarnation: "i2".into(), ..(*second).clone() }).await.unwrap();
 }
 
+/// Tracks of a fix a second, in two partitions.
+fn tracks() -> Arc<FeatureType> {
+    feature_type(json!({
+        "name": "tracks", "incarnation": "i1", "partitions": 2, "track": {},
+        "geometry": {"type": "LineString", "dimension": "XYM"},
+        "properties": [{"name": "name", "type": "string", "index": true}, {"name": "n", "type": "int64"}],
+    }))
+}
+
+/// What a track is after these fixes; of a second fix at one time the later one counts.
+fn track(t: &FeatureType, base: Option<&Feature>, fixes: &[(i32, f64)], n: i64) -> Feature {
+    let fixes = fixes.iter().map(|(m, x)| Coord { x: *x, y: 1.0, z: 0.0, m: 1.7e9 + f64::from(*m) }).collect();
+    let properties = vec![(0, Value::String("Anna".into())), (1, Value::Int(n))];
+    Append { id: "a".into(), fixes, properties }.apply(base, &t.track_shape().unwrap())
+}
+
+fn growth(t: &FeatureType, versions: [Offset; 2], fixes: &[(i32, f64)], n: i64) -> Growth {
+    let shape = t.track_shape().unwrap();
+    let fixes = fixes.iter().map(|(m, x)| Coord { x: *x, y: 1.0, z: 0.0, m: 1.7e9 + f64::from(*m) });
+    let fixes = shape.points(fixes.collect::<Vec<_>>().into_iter()).unwrap();
+    let properties = vec![Value::String("Anna".into()), Value::Int(n)];
+    Growth { id: "a".into(), builds_on: versions[0], version: versions[1], properties, fixes }
+}
+
+/// Persists into partition 0, whatever its watermark is, which moves by one where that is done.
+async fn grow(d: &dyn Delegate, t: &FeatureType, entries: Vec<PersistEntry>, growths: Vec<Growth>) -> Persisting {
+    let expected = d.watermarks(t).await.unwrap()[0];
+    let next = mark(expected.durable_through + 1);
+    let batch = PersistBatch { partition: 0, expected, next, entries, growths, forget_deleted_before: 0, now_ms: 0 };
+    let persisting = d.persist(t, batch).await.unwrap();
+    let moved = persisting == Persisting::Committed { refused: vec![] };
+    assert_eq!(d.watermarks(t).await.unwrap()[0], if moved { next } else { expected });
+    persisting
+}
+
+async fn tracks_grow_by_what_is_new(s: &Subject) {
+    let t = tracks();
+    let d = s.created(&t).await;
+    let line: Vec<(i32, f64)> = (0..300).map(|i| (2 * i, f64::from(i) / 100.0)).collect();
+    let first = track(&t, None, &line, 1);
+    let committed = Persisting::Committed { refused: vec![] };
+    let of = |feature: &Feature, version| Row { feature: Arc::new(feature.clone()), version: Some(version) };
+    let row = |feature: &Feature, version| Some(Base::Row(of(feature, version)));
+    persist(d, &t, vec![put(Arc::new(first.clone()), 10)]).await;
+    let mut before = d.snapshot(&t).await.unwrap();
+
+    // Later ones, a late one, and one that takes another's place.
+    let news = [(600, 20.0), (601, 20.1), (3, 0.5), (598, 9.0)];
+    assert_eq!(grow(d, &t, vec![], vec![growth(&t, [10, 12], &news, 2)]).await, committed);
+    let second = track(&t, Some(&first), &news, 2);
+    assert_eq!(load(d, &t, "a").await, row(&second, 12));
+    // What overlaps with that, since its sender did not know: then the last word counts.
+    let more = [(601, 20.2), (602, -30.0)];
+    assert_eq!(grow(d, &t, vec![], vec![growth(&t, [11, 14], &more, 3)]).await, committed);
+    assert_eq!(grow(d, &t, vec![], vec![growth(&t, [11, 14], &more, 3)]).await, committed, "the same again");
+    let third = track(&t, Some(&second), &more, 3);
+    assert_eq!(load(d, &t, "a").await, row(&third, 14));
+
+    let fits_not = [[15, 20], [9, 13]].map(|versions| growth(&t, versions, &[(700, 1.0)], 9));
+    let unknown = Growth { id: "b".into(), ..growth(&t, [1, 20], &[(700, 1.0)], 9) };
+    let misfit = Growth { properties: vec![Value::Null, Value::Bool(true)], ..growth(&t, [14, 20], &[(700, 1.0)], 9) };
+    for wrong in fits_not.into_iter().chain([unknown, misfit]) {
+        let other = put(Arc::new(Feature { id: "c".into(), ..first.clone() }), 20);
+        assert_eq!(grow(d, &t, vec![other], vec![wrong]).await, Persisting::Unfit);
+    }
+    assert_eq!(load(d, &t, "a").await, row(&third, 14));
+    assert_eq!(load(d, &t, "c").await, None);
+    // A state that comes too late takes nothing away.
+    persist(d, &t, vec![put(Arc::new(first.clone()), 13), tombstone("a", 13)]).await;
+
+    for round in 0..2 {
+        let mut snapshot = d.snapshot(&t).await.unwrap();
+        let box_of = |x: f64| Filter::Bbox(Rect { min_x: x - 0.5, min_y: 0.0, max_x: x + 0.5, max_y: 2.0 });
+        let equals = |n| Filter::Compare {
+            op: CompareOp::Equal,
+            left: Operand::Property(1),
+            right: Operand::Literal(Value::Int(n)),
+            match_case: true,
+        };
+        for filter in [box_of(-30.0), box_of(20.0), box_of(1.0), equals(3), Filter::ids(["a".into()])] {
+            let rows =
+                scan(&mut snapshot, Scan { filter: filter.clone(), order: Some(vec![]), ..Scan::default() }).await;
+            assert_eq!(rows, [of(&third, 14)], "{filter:?}, {round}");
+        }
+        assert_eq!(scan(&mut snapshot, Scan { filter: equals(1), ..Scan::default() }).await, []);
+        assert_eq!(snapshot.count(&equals(3)).await.unwrap(), Some(1));
+        let bounds = snapshot.bounds().await.unwrap().unwrap();
+        assert!(bounds.min_x <= -30.0 && bounds.max_x >= 20.2, "{bounds:?}");
+        // Put together, it is the same.
+        assert_eq!(d.fold(&t, 0, 14).await.unwrap(), 0);
+        assert_eq!(d.fold(&t, 1, 15).await.unwrap(), 0);
+        d.fold(&t, 0, 15).await.unwrap();
+        assert_eq!(d.fold(&t, 0, 15).await.unwrap(), 0);
+    }
+    assert_eq!(scan(&mut before, Scan::default()).await, [of(&first, 10)]);
+    drop(before);
+
+    // A whole state is all that there is, and so is a deletion.
+    assert_eq!(grow(d, &t, vec![], vec![growth(&t, [14, 16], &[(900, 1.0)], 4)]).await, committed);
+    let short = track(&t, None, &[(5, 1.0), (6, 2.0)], 5);
+    persist(d, &t, vec![put(Arc::new(short.clone()), 17)]).await;
+    assert_eq!(load(d, &t, "a").await, row(&short, 17));
+    assert_eq!(grow(d, &t, vec![], vec![growth(&t, [17, 18], &[(900, 1.0)], 6)]).await, committed);
+    persist(d, &t, vec![tombstone("a", 19)]).await;
+    assert_eq!(grow(d, &t, vec![], vec![growth(&t, [18, 20], &[(901, 1.0)], 6)]).await, Persisting::Unfit);
+    persist(d, &t, vec![put(Arc::new(short.clone()), 21)]).await;
+    assert_eq!(load(d, &t, "a").await, row(&short, 21));
+
+    // A table that is left is whole.
+    assert_eq!(grow(d, &t, vec![], vec![growth(&t, [21, 22], &[(900, 1.0)], 7)]).await, committed);
+    d.remove("tracks", false).await.unwrap();
+    let again = FeatureType { incarnation: "i2".into(), ..(*t).clone() };
+    d.create(&again).await.unwrap();
+    let left = Row { version: None, ..of(&track(&t, Some(&short), &[(900, 1.0)], 7), 0) };
+    assert_eq!(load(d, &again, "a").await, Some(Base::Row(left)));
+    // A row of the log's first offset is no other program's.
+    assert_eq!(grow(d, &again, vec![], vec![growth(&t, [0, 1], &[(901, 1.0)], 8)]).await, Persisting::Unfit);
+    persist(d, &again, vec![put(Arc::new(short.clone()), 0)]).await;
+    assert_eq!(grow(d, &again, vec![], vec![growth(&t, [0, 1], &[(901, 1.0)], 8)]).await, committed);
+    assert_eq!(load(d, &again, "a").await, row(&track(&t, Some(&short), &[(901, 1.0)], 8), 1));
+}
+
 /// Makes every test of the suite for one implementation.
 macro_rules! conformance {
     ($implementation:ident, $open:path) => {
@@ -865,6 +1011,7 @@ macro_rules! conformance {
                 a_type_changes_with_its_table
                 dead_letters_are_kept_once_and_go_with_their_type
                 stored_queries_are_kept_whole_and_once
+                tracks_grow_by_what_is_new
             }
             conformance! { @on_any_table $open }
         }

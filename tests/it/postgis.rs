@@ -49,7 +49,8 @@ pub fn mark(n: u64) -> Watermark {
 /// Persists from one watermark to the next; what was refused.
 async fn refused(d: &dyn Delegate, t: &FeatureType, from: u64, entries: Vec<PersistEntry>) -> Vec<(FeatureId, String)> {
     let (expected, next) = (mark(from), mark(from + 1));
-    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0, now_ms: 0 };
+    let batch =
+        PersistBatch { partition: 0, expected, next, entries, growths: vec![], forget_deleted_before: 0, now_ms: 0 };
     let Persisting::Committed { refused } = d.persist(t, batch).await.unwrap() else { panic!("a conflict") };
     refused
 }
@@ -121,8 +122,15 @@ async fn postgis_refused_features_are_kept_whole_until_mended() {
     let mut wrong = ship("wrong", "x", 8);
     wrong.feature = wrong.feature.map(|f| Arc::new(Feature { properties: vec![Value::Int(1)], ..(*f).clone() }));
     entries.push(wrong);
-    let batch =
-        PersistBatch { partition: 0, expected: current, next: mark(50), entries, forget_deleted_before: 0, now_ms: 0 };
+    let batch = PersistBatch {
+        partition: 0,
+        expected: current,
+        next: mark(50),
+        entries,
+        growths: vec![],
+        forget_deleted_before: 0,
+        now_ms: 0,
+    };
     let Persisting::Committed { refused: mut names } = d.persist(&ships, batch).await.unwrap() else { panic!() };
     names.sort();
     let reasons: Vec<_> =
@@ -253,6 +261,7 @@ async fn postgis_table_that_was_altered_is_a_mismatch() {
         expected: current,
         next: mark(9),
         entries: vec![ship("b", "x", 2)],
+        growths: vec![],
         forget_deleted_before: 0,
         now_ms: 0,
     };

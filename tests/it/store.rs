@@ -549,6 +549,7 @@ async fn what_the_delegate_refuses_stays_in_the_index(world: World) {
                 event_time: None,
             })
             .collect(),
+        growths: vec![],
         forget_deleted_before: 0,
         now_ms: 0,
     };

@@ -201,7 +201,8 @@ async fn tables_that_were_there_before_are_served_as_they_are() {
     };
     let entries = vec![with("1", 6, 5), with("3", 1, 6), with("4", 0, 7), with("no number", 1, 8), tombstone("2", 9)];
     let (expected, next) = (Watermark::default(), mark(20));
-    let batch = PersistBatch { partition: 0, expected, next, entries, forget_deleted_before: 0, now_ms: 0 };
+    let batch =
+        PersistBatch { partition: 0, expected, next, entries, growths: vec![], forget_deleted_before: 0, now_ms: 0 };
     let Persisting::Committed { mut refused } = d.persist(&roads, batch).await.unwrap() else { panic!("a conflict") };
     refused.sort();
     assert_eq!(refused.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["4", "no number"], "{refused:?}");
@@ -228,6 +229,7 @@ async fn tables_that_were_there_before_are_served_as_they_are() {
         expected: next,
         next: mark(21),
         entries: stale,
+        growths: vec![],
         forget_deleted_before: 0,
         now_ms: 0,
     };

@@ -95,6 +95,64 @@ async fn fixes_make_a_line_whatever_their_order_and_tier() {
     );
 }
 
+/// (Header, envelope and counts are 49 bytes, a vertex 24, and a fix 29.) Vertices of the line that other programs see in the file, and the fixes that stand apart from it, in how many pieces.
+fn in_the_file(server: &Server) -> (usize, usize, usize) {
+    let file = rusqlite::Connection::open(server.data_dir().join("alluvium.gpkg")).unwrap();
+    let number = |sql: &str| file.query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap_or(0) as usize;
+    let tails = "FROM gpkgext_alluvium_tails";
+    (
+        number("SELECT length(geom) - 49 FROM long") / 24,
+        number(&format!("SELECT sum(length(fixes)) {tails}")) / 29,
+        number(&format!("SELECT count(*) {tails}")),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_long_track_that_grows_only_what_is_new_is_persisted() {
+    const LONG: &str = r#"
+        store.sweep_interval = 0.05
+        [[feature_types]]
+        name = "long"
+        geometry = { type = "LineString", dimension = "XYM" }
+        track = {}
+        expiry = 2
+        properties = [{ name = "speed", type = "number" }]
+    "#;
+    let server = Server::start(LONG).await;
+    let track = "/collections/long/items/t";
+    let fixes: Vec<Value> = (0..2000).map(|n| fix(n, n as f64 / 100.0)).collect();
+    append_to(&server, &format!("{track}/track"), &json!({ "fixes": fixes })).await.expect(204);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let mut n = 2000;
+    let more = async |server: &Server, n: &mut i64| {
+        let body = json!({ "fixes": [fix(*n, 30.0)], "properties": { "speed": *n } });
+        append_to(server, &format!("{track}/track"), &body).await.expect(204);
+        *n += 1;
+    };
+    while in_the_file(&server).2 < 2 {
+        assert!(tokio::time::Instant::now() < deadline, "nothing stands apart: {:?}", in_the_file(&server));
+        more(&server, &mut n).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (vertices, apart, _) = in_the_file(&server);
+    assert!(vertices < n as usize && vertices + apart <= n as usize, "{vertices} and {apart} of {n}");
+    // Whoever begins now has the line of them, and the tail.
+    let server = server.restart(LONG).await;
+    crate::app::wait_until_ready(&server).await;
+    assert_eq!(line(&server, track).await.as_array().unwrap().len() as i64, n);
+    let found =
+        server.get(&format!("/collections/long/items?bbox=29,49,31,51&speed={}", n - 1)).await.expect(200).json();
+    assert_eq!(found["numberMatched"], 1);
+    more(&server, &mut n).await;
+    // At rest the table has it all.
+    while in_the_file(&server) != (n as usize, 0, 0) {
+        assert!(tokio::time::Instant::now() < deadline, "not whole: {:?} of {n}", in_the_file(&server));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(line(&server, track).await.as_array().unwrap().len() as i64, n);
+    assert_eq!(server.get(track).await.header("alluvium-tier"), "persistent");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silence_begins_a_part() {
     let server = Server::start(TYPES).await;
@@ -250,9 +308,11 @@ mod postgis {
     use std::sync::Arc;
 
     use alluvium::delegate::postgis::{PostGis, PostGisSettings};
-    use alluvium::delegate::{Base, Delegate, PersistEntry};
+    use alluvium::delegate::sql::{Dialect, SqlWriter};
+    use alluvium::delegate::{Base, Delegate, PersistBatch, PersistEntry, Persisting};
     use alluvium::model::geometry::Coord;
-    use alluvium::model::{Append, FeatureType};
+    use alluvium::model::{Append, FeatureType, Growth, Rect, Watermark};
+    use alluvium::query::Filter;
 
     use crate::delegate::persist;
     use crate::postgres::database;
@@ -286,9 +346,69 @@ mod postgis {
             )
             .await;
         let bases = d.load(&t, &["one".into(), "ten".into()]).await.unwrap().bases;
+        let same = bases.clone();
         for (base, entry) in bases.into_iter().zip(entries) {
             let Some(Base::Row(row)) = base else { panic!("no row") };
             assert_eq!(Some(row.feature), entry.feature);
         }
+        // What is new stands apart; the line that others read is as it was, until it is put together.
+        let shape = t.track_shape().unwrap();
+        let fixes = [20.0, 30.0].map(|m| Coord { x: 50.0, y: 1.0, z: 2.0, m: 1.7e9 + m });
+        let growth = Growth {
+            id: "ten".into(),
+            version: 2,
+            builds_on: 1,
+            properties: Vec::new(),
+            fixes: shape.points(fixes.into_iter()).unwrap(),
+        };
+        let expected = d.watermarks(&t).await.unwrap()[0];
+        let next = Watermark { durable_through: 3, evict_through: 3, as_of: 3 };
+        let (growths, entries) = (vec![growth], vec![]);
+        let batch =
+            PersistBatch { partition: 0, expected, next, entries, growths, forget_deleted_before: 0, now_ms: 0 };
+        assert_eq!(d.persist(&t, batch).await.unwrap(), Persisting::Committed { refused: vec![] });
+        let has = |vertices: u32, tails: u32| {
+            format!(
+                "DO $$ BEGIN
+                   ASSERT (SELECT ST_NPoints(geom) = {vertices} AND alluvium_version = 2 FROM tracks WHERE id = 'ten'), 'the line';
+                   ASSERT (SELECT count(*) = {tails} FROM alluvium.tail), 'the tail';
+                   ASSERT (SELECT count(*) = 2 FROM tracks WHERE ST_IsValidTrajectory(geom)), 'not trajectories';
+                 END $$"
+            )
+        };
+        database.run(&has(10, 1)).await;
+        let whole = d.load(&t, &["ten".into()]).await.unwrap().bases;
+        assert_ne!(whole[0], same[1]);
+        assert_eq!(d.fold(&t, 0, 3).await.unwrap(), 1);
+        database.run(&has(12, 0)).await;
+        assert_eq!(d.load(&t, &["ten".into()]).await.unwrap().bases, whole);
+    }
+
+    /// Both indexes serve a box: the one on the lines, and that on the tails.
+    #[tokio::test]
+    async fn boxes_over_tracks_are_looked_up() {
+        let Some(database) = database().await else { return };
+        let settings = PostGisSettings { url: database.url.clone(), max_connections: 4, ..PostGisSettings::default() };
+        let d = PostGis::connect(settings).await.unwrap();
+        let t: FeatureType =
+            serde_json::from_str(r#"{"name":"tracks","geometry":{"type":"LineString","dimension":"XYM"},"track":{}}"#)
+                .unwrap();
+        d.create(&t).await.unwrap();
+        let mut writer = SqlWriter::new(Dialect::Postgres, &t, "EXPLAIN SELECT id FROM tracks WHERE ");
+        writer.filter(&Filter::Bbox(Rect { min_x: 1.0, min_y: 1.0, max_x: 1.01, max_y: 1.01 }));
+        let explain = writer.sql.replace('\'', "''");
+        database
+            .run(&format!(
+                "INSERT INTO tracks (id, geom) SELECT 't' || n, ST_SetSRID(ST_MakeLine(ST_MakePointM(n % 300, n % 70, 1),
+                   ST_MakePointM(n % 300 + 0.1, n % 70, 2)), 4326) FROM generate_series(1, 20000) n;
+                 INSERT INTO alluvium.tail SELECT 'tracks', 't' || n, 0, 1, ST_SetSRID(ST_MakePointM(n % 300, n % 70, 3), 4326), true
+                   FROM generate_series(1, 20000, 10) n;
+                 ANALYZE tracks; ANALYZE alluvium.tail;
+                 DO $$ DECLARE step text; plan text := ''; BEGIN
+                   FOR step IN EXECUTE '{explain}' LOOP plan := plan || step || E'\n'; END LOOP;
+                   ASSERT plan LIKE '%BitmapOr%' AND plan LIKE '%tail_by_place%' AND plan NOT LIKE '%Seq Scan%', plan;
+                 END $$"
+            ))
+            .await;
     }
 }

@@ -113,8 +113,20 @@ CREATE TABLE IF NOT EXISTS gpkgext_alluvium_stored_queries (
   id TEXT PRIMARY KEY,
   definition TEXT NOT NULL
 ) WITHOUT ROWID;
+-- The last fixes of tracks that still grow, as ISO WKB, apart from their lines; gone when the line has them.
+CREATE TABLE IF NOT EXISTS gpkgext_alluvium_tails (
+  feature_type TEXT NOT NULL,
+  id TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  fixes BLOB NOT NULL,
+  newest INTEGER NOT NULL,
+  PRIMARY KEY (feature_type, id, version)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS gpkgext_alluvium_tails_age
+  ON gpkgext_alluvium_tails (feature_type, partition, version) WHERE newest;
 INSERT OR IGNORE INTO gpkg_extensions
   SELECT 'gpkgext_alluvium_' || name, NULL, 'alluvium_bookkeeping', 'Bookkeeping of the Alluvium server', 'read-write'
   FROM (SELECT 'state' AS name UNION SELECT 'catalogue' UNION SELECT 'watermarks' UNION SELECT 'deleted' UNION SELECT 'deleted_time'
-        UNION SELECT 'refused' UNION SELECT 'dead_letters' UNION SELECT 'stored_queries')
+        UNION SELECT 'refused' UNION SELECT 'dead_letters' UNION SELECT 'stored_queries' UNION SELECT 'tails')
   WHERE NOT EXISTS (SELECT 1 FROM gpkg_extensions WHERE table_name = 'gpkgext_alluvium_' || name);

@@ -12,6 +12,7 @@ mod persist;
 mod read;
 mod row;
 mod schema;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +25,7 @@ use rusqlite::{Connection, ErrorCode};
 use self::connection::Readers;
 use super::dead_letter::DeadLetter;
 use super::{Bases, Delegate, DelegateBackup, DelegateError, PersistBatch, Persisting, Refused, Snapshot};
-use crate::model::{FeatureId, FeatureType, Watermark};
+use crate::model::{FeatureId, FeatureType, Offset, PartitionId, Watermark};
 
 pub struct GeoPackage {
     writer: Arc<Mutex<Connection>>,
@@ -137,6 +138,16 @@ impl Delegate for GeoPackage {
     async fn persist(&self, feature_type: &FeatureType, batch: PersistBatch) -> Result<Persisting, DelegateError> {
         let feature_type = feature_type.clone();
         self.write(move |connection| persist::persist(connection, &feature_type, &batch)).await
+    }
+
+    async fn fold(
+        &self,
+        feature_type: &FeatureType,
+        partition: PartitionId,
+        before: Offset,
+    ) -> Result<usize, DelegateError> {
+        let feature_type = feature_type.clone();
+        self.write(move |connection| tail::fold(connection, &feature_type, partition, before)).await
     }
 
     async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {

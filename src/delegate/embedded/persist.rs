@@ -3,7 +3,7 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ErrorCode, Transaction, params};
 
-use super::{blob, row, schema};
+use super::{blob, row, schema, tail};
 use crate::delegate::dead_letter::{DeadLetter, KEPT};
 use crate::delegate::sql::{VERSION, quoted, stored_version};
 use crate::delegate::{DelegateError, PersistBatch, PersistEntry, Persisting, refused};
@@ -34,8 +34,11 @@ pub fn persist(
             refused.push((entry.id.clone(), why));
         }
     }
-    let grown = writer.grown;
+    let mut grown = writer.grown;
     drop(writer);
+    if !tail::grow(&tx, feature_type, batch, &mut grown)? {
+        return Ok(Persisting::Unfit);
+    }
     describe_contents(&tx, feature_type, grown)?;
     tx.prepare_cached(
         "DELETE FROM gpkgext_alluvium_deleted WHERE feature_type = ?1 AND partition = ?2 AND version < ?3",
@@ -85,7 +88,7 @@ pub fn keep_dead_letters(connection: &mut Connection, name: &str, letters: &[Dea
 }
 
 /// Why the table does not take a row. The statement is undone, the transaction goes on.
-struct Refusal(String);
+pub struct Refusal(String);
 
 /// The statements of one batch.
 struct RowWriter<'a> {
@@ -98,6 +101,8 @@ struct RowWriter<'a> {
     forget: CachedStatement<'a>,
     keep_refused: CachedStatement<'a>,
     mend_refused: CachedStatement<'a>,
+    /// Of types that keep tails.
+    untail: Option<CachedStatement<'a>>,
     /// False while there is nothing to look up, which spares most batches a query per row.
     some_deleted: bool,
     some_refused: bool,
@@ -140,6 +145,13 @@ impl<'a> RowWriter<'a> {
             mend_refused: tx.prepare_cached(
                 "DELETE FROM gpkgext_alluvium_refused WHERE feature_type = ?1 AND id = ?2 AND version <= ?3",
             )?,
+            untail: match feature_type.keeps_tails() {
+                true => {
+                    let sql = "DELETE FROM gpkgext_alluvium_tails WHERE feature_type = ?1 AND id = ?2";
+                    Some(tx.prepare_cached(sql)?)
+                }
+                false => None,
+            },
             some_deleted: some("deleted")?,
             some_refused: some("refused")?,
             grown: None,
@@ -170,6 +182,7 @@ impl<'a> RowWriter<'a> {
             Ok(0) => return Ok(Ok(())),
             Ok(_) => {}
         }
+        self.untail(entry)?;
         if self.some_deleted {
             self.forget.execute(params![name, entry.id])?;
         }
@@ -180,12 +193,22 @@ impl<'a> RowWriter<'a> {
 
     fn delete(&mut self, entry: &PersistEntry) -> Result<Result<(), Refusal>, DelegateError> {
         let version = entry.version as i64;
-        if let Err(refusal) = refusal(self.delete.execute(params![entry.id, version]))? {
-            return Ok(Err(refusal));
+        match refusal(self.delete.execute(params![entry.id, version]))? {
+            Err(refusal) => return Ok(Err(refusal)),
+            Ok(0) => {}
+            Ok(_) => self.untail(entry)?,
         }
         self.remember.execute(params![self.feature_type.name, entry.id, self.partition, version])?;
         self.some_deleted = true;
         Ok(Ok(()))
+    }
+
+    /// What stood apart of a row goes with it.
+    fn untail(&mut self, entry: &PersistEntry) -> rusqlite::Result<()> {
+        if let Some(untail) = &mut self.untail {
+            untail.execute(params![self.feature_type.name, entry.id])?;
+        }
+        Ok(())
     }
 
     fn keep_refused(&mut self, entry: &PersistEntry, why: &str) -> rusqlite::Result<()> {
@@ -245,7 +268,7 @@ fn bind_row(
 }
 
 /// Tells a row that the table does not take from a store that does not work.
-fn refusal(outcome: rusqlite::Result<usize>) -> Result<Result<usize, Refusal>, DelegateError> {
+pub fn refusal(outcome: rusqlite::Result<usize>) -> Result<Result<usize, Refusal>, DelegateError> {
     match outcome {
         Ok(rows) => Ok(Ok(rows)),
         Err(e) => match e.sqlite_error_code() {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::connection::Reader;
+use super::tail::Tails;
 use super::{blocking, row, schema};
 use crate::delegate::dead_letter::DeadLetter;
 use crate::delegate::sql::{Dialect, Meaning, SqlWriter, quoted};
@@ -36,6 +37,7 @@ pub fn load(connection: &Connection, feature_type: &FeatureType, ids: &[FeatureI
     let watermarks = schema::watermarks(connection, feature_type)?;
     schema::check_version(connection, feature_type)?;
     let mut live = connection.prepare_cached(&format!("{} WHERE id = ?1", select(feature_type)))?;
+    let mut tails = Tails::of(connection, feature_type)?;
     let mut deleted = connection
         .prepare_cached("SELECT version FROM gpkgext_alluvium_deleted WHERE feature_type = ?1 AND id = ?2")?;
     let mut times = connection
@@ -44,7 +46,7 @@ pub fn load(connection: &Connection, feature_type: &FeatureType, ids: &[FeatureI
     for id in ids {
         let mut rows = live.query([&**id])?;
         bases.push(match rows.next()? {
-            Some(r) => Some(Base::Row(row::read(r, feature_type)?)),
+            Some(r) => Some(Base::Row(row::read_whole(r, feature_type, &mut tails)?)),
             None => {
                 let number = |of: &mut rusqlite::CachedStatement<'_>| {
                     of.query_row(params![feature_type.name, id], |r| r.get::<_, i64>(0)).optional()
@@ -177,12 +179,13 @@ fn run(
     to: &mpsc::Sender<Result<Vec<Row>, DelegateError>>,
 ) -> Result<(), DelegateError> {
     let query = scan_query(feature_type, scan);
+    let mut tails = Tails::of(reader, feature_type)?;
     let mut statement = reader.prepare_cached(&query.sql)?;
     let mut rows = statement.query(params_from_iter(query.binds.iter().map(row::bound)))?;
     let size = scan.expected_rows.unwrap_or(ROWS_PER_BATCH).clamp(32, ROWS_PER_BATCH) as usize;
     let mut batch = Vec::with_capacity(size);
     while let Some(r) = rows.next()? {
-        batch.push(row::read(r, feature_type)?);
+        batch.push(row::read_whole(r, feature_type, &mut tails)?);
         if batch.len() == size && to.blocking_send(Ok(std::mem::replace(&mut batch, Vec::with_capacity(size)))).is_err()
         {
             return Ok(());

@@ -8,6 +8,7 @@ use jiff::tz::Offset as Zone;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
 
 use super::blob;
+use super::tail::Tails;
 use crate::delegate::sql::{Bind, VERSION, quoted, version_of};
 use crate::delegate::{DelegateError, Row};
 use crate::model::{Feature, FeatureId, FeatureType, PropertyType, Value, value};
@@ -34,8 +35,17 @@ pub fn columns(feature_type: &FeatureType) -> Vec<String> {
     columns
 }
 
-/// Reads a row of [`columns`].
+/// Reads a row of [`columns`], a track's without its tail.
 pub fn read(row: &rusqlite::Row<'_>, feature_type: &FeatureType) -> Result<Row, DelegateError> {
+    read_whole(row, feature_type, &mut None)
+}
+
+/// Reads a row of [`columns`].
+pub fn read_whole(
+    row: &rusqlite::Row<'_>,
+    feature_type: &FeatureType,
+    tails: &mut Option<Tails<'_>>,
+) -> Result<Row, DelegateError> {
     let id: FeatureId = row.get_ref(0)?.as_str().map_err(|_| unreadable(feature_type, "?", "id", "not text"))?.into();
     let version = version_of(row.get(1)?);
     let mut column = 2;
@@ -45,6 +55,9 @@ pub fn read(row: &rusqlite::Row<'_>, feature_type: &FeatureType) -> Result<Row, 
             geometry = Some(blob::decode(bytes).map_err(|e| unreadable(feature_type, &id, "geom", &e))?);
         }
         column += 1;
+    }
+    if let Some(tails) = tails {
+        geometry = tails.line(&id, version.unwrap_or(0), geometry)?;
     }
     let mut properties = Vec::with_capacity(feature_type.properties.len());
     for (i, property) in feature_type.properties.iter().enumerate() {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::row::column_type;
+use super::tail;
 use crate::delegate::sql::{VERSION, quoted};
 use crate::delegate::{DelegateError, same_columns};
 use crate::model::{FeatureType, PartitionId, Property, Watermark};
@@ -16,8 +17,8 @@ use crate::model::{FeatureType, PartitionId, Property, Watermark};
 const APPLICATION_ID: i64 = 0x4750_4b47;
 /// GeoPackage 1.3.0.
 const USER_VERSION: i64 = 10_300;
-/// Of the bookkeeping tables.
-const FORMAT: i64 = 1;
+/// Of the bookkeeping tables. Files of format 1 have no tails.
+const FORMAT: i64 = 2;
 
 /// Makes an empty file a GeoPackage, or sees to it that the file is one that this program understands.
 pub fn prepare(connection: &mut Connection) -> Result<(), DelegateError> {
@@ -41,6 +42,7 @@ pub fn prepare(connection: &mut Connection) -> Result<(), DelegateError> {
     connection.execute_batch("PRAGMA synchronous = FULL")?;
     let tx = begin(connection)?;
     tx.execute_batch(include_str!("geopackage.sql"))?;
+    tx.execute("UPDATE gpkgext_alluvium_state SET format = 2 WHERE format = 1", [])?;
     let format: i64 = tx.query_row("SELECT format FROM gpkgext_alluvium_state", [], |r| r.get(0))?;
     if format != FORMAT {
         return Err(DelegateError::Mismatch(format!(
@@ -352,10 +354,14 @@ pub fn check_version(connection: &Connection, feature_type: &FeatureType) -> Res
 /// Takes a type out of the catalogue, with `purge` also the table, if we have made it.
 pub fn remove(connection: &mut Connection, name: &str, purge: bool) -> Result<(), DelegateError> {
     let tx = begin(connection)?;
+    if let Some(t) = catalogue(&tx)?.1.iter().find(|t| t.name == name && !purge) {
+        // The table is the whole of what stays.
+        while tail::fold_some(&tx, t, None)? > 0 {}
+    }
     let detached =
         tx.execute("UPDATE gpkgext_alluvium_catalogue SET attached = FALSE WHERE name = ?1 AND attached", [name])?;
     if detached > 0 {
-        for table in ["watermarks", "deleted", "deleted_time", "refused", "dead_letters"] {
+        for table in ["watermarks", "deleted", "deleted_time", "refused", "dead_letters", "tails"] {
             tx.execute(&format!("DELETE FROM gpkgext_alluvium_{table} WHERE feature_type = ?1"), [name])?;
         }
         changed(&tx)?;

@@ -9,6 +9,7 @@ use super::PostGisSettings;
 use super::connection::{Connection, parsed_at, text_at};
 use super::existing;
 use super::row::column_definitions;
+use super::tail;
 use crate::delegate::literal::text;
 use crate::delegate::sql::{VERSION, quoted};
 use crate::delegate::{DelegateError, same_columns};
@@ -22,6 +23,7 @@ pub const ONE_AT_A_TIME: &str = "BEGIN; UPDATE alluvium.revision SET revision = 
 pub fn relation(settings: &PostGisSettings, t: &FeatureType) -> String {
     match &t.table {
         Some(existing) => existing::relation(t, existing),
+        None if t.keeps_tails() => tail::relation_with(&table(settings, &t.name), t),
         None => table(settings, &t.name),
     }
 }
@@ -130,15 +132,21 @@ pub async fn remove(
     let sql = format!(
         "{ONE_AT_A_TIME}; SELECT EXISTS (SELECT FROM alluvium.catalogue WHERE name = {name}), \
                                  EXISTS (SELECT FROM alluvium.detached WHERE name = {name}), \
-                                 EXISTS (SELECT FROM alluvium.catalogue WHERE name = {name} AND definition ? 'table')"
+                                 (SELECT definition FROM alluvium.catalogue WHERE name = {name})"
     );
     let rows = connection.rows(sql).await?;
     let is = |column| rows.first().map_or(Ok(false), |row| text_at(row, column).map(|v| v == Some("t")));
-    let (entered, detached, of_others) = (is(0)?, is(1)?, is(2)?);
+    let (entered, detached) = (is(0)?, is(1)?);
+    let t = rows.first().map(|row| text_at(row, 2)).transpose()?.flatten().map(parse_definition).transpose()?;
+    let of_others = t.as_ref().is_some_and(|t| t.table.is_some());
     let nothing_to_do = !(entered || purge && detached);
     if nothing_to_do {
         connection.run("ROLLBACK".into()).await?;
         return Ok(());
+    }
+    if let Some(t) = t.filter(|t| t.keeps_tails() && !purge) {
+        // The table is the whole of what stays.
+        tail::fold_all(connection, settings, &t).await?;
     }
     let keep = match purge {
         // It was never ours.
@@ -153,6 +161,7 @@ pub async fn remove(
          DELETE FROM alluvium.deleted WHERE feature_type = {name}; \
          DELETE FROM alluvium.deleted_time WHERE feature_type = {name}; \
          DELETE FROM alluvium.version WHERE feature_type = {name}; \
+         DELETE FROM alluvium.tail WHERE feature_type = {name}; \
          DELETE FROM alluvium.refused WHERE feature_type = {name}; \
          DELETE FROM alluvium.dead_letters WHERE feature_type = {name}; \
          COMMIT"

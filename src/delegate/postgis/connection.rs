@@ -119,11 +119,11 @@ impl Connection {
         }
     }
 
-    /// Runs a statement with parameters, which the connection keeps prepared.
-    pub async fn run_prepared(&mut self, sql: String, arguments: PgArguments) -> Result<(), sqlx::Error> {
+    /// Runs a statement with parameters, which the connection keeps prepared; how many rows it affected.
+    pub async fn run_prepared(&mut self, sql: String, arguments: PgArguments) -> Result<u64, sqlx::Error> {
         let Some(pooled) = &mut self.pooled else { return Err(sqlx::Error::PoolClosed) };
         let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
-        within(self.limit, query.execute(&mut **pooled)).await.map(drop)
+        within(self.limit, query.execute(&mut **pooled)).await.map(|done| done.rows_affected())
     }
 }
 

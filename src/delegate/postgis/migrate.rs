@@ -5,12 +5,13 @@ use crate::delegate::DelegateError;
 use crate::delegate::literal::text;
 
 /// Only ever added to: what was applied somewhere must stay as it was.
-const MIGRATIONS: [(&str, &str); 5] = [
+const MIGRATIONS: [(&str, &str); 6] = [
     ("0001_bookkeeping", include_str!("../../../migrations/0001_bookkeeping.sql")),
     ("0002_tables_of_others", include_str!("../../../migrations/0002_tables_of_others.sql")),
     ("0003_event_times", include_str!("../../../migrations/0003_event_times.sql")),
     ("0004_dead_letters", include_str!("../../../migrations/0004_dead_letters.sql")),
     ("0005_stored_queries", include_str!("../../../migrations/0005_stored_queries.sql")),
+    ("0006_tails", include_str!("../../../migrations/0006_tails.sql")),
 ];
 
 /// The key of the advisory lock: 'alluvium' in ASCII.

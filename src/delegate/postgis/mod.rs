@@ -6,7 +6,7 @@
 //!
 //! Rooms: `connection` has the pool's discipline and the kinds of failure, `migrate` the schema, `catalogue` types and tables,
 //! `existing` the tables that were there before, `import` what these say of themselves, `persist` and `read` the two ways,
-//! `row` and `copy` the values and the rows in the binary format.
+//! `row` and `copy` the values and the rows in the binary format, `tail` what tracks have got since their line was written.
 
 mod alter;
 mod catalogue;
@@ -18,6 +18,7 @@ mod migrate;
 mod persist;
 mod read;
 mod row;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -32,7 +33,7 @@ use sqlx::{ConnectOptions, Connection as _, PgPool};
 use self::connection::{Connection, uncancelled};
 use super::dead_letter::DeadLetter;
 use super::{Bases, Delegate, DelegateError, PersistBatch, Persisting, Refused, Snapshot};
-use crate::model::{FeatureId, FeatureType, Watermark};
+use crate::model::{FeatureId, FeatureType, Offset, PartitionId, Watermark};
 
 /// How to reach PostgreSQL, and how much of it to use.
 #[derive(Clone, Debug)]
@@ -227,6 +228,19 @@ impl Delegate for PostGis {
         let t = feature_type.clone();
         self.with_connection(|connection, settings| {
             Box::pin(async move { persist::persist(connection, settings, &t, batch).await })
+        })
+        .await
+    }
+
+    async fn fold(
+        &self,
+        feature_type: &FeatureType,
+        partition: PartitionId,
+        before: Offset,
+    ) -> Result<usize, DelegateError> {
+        let t = feature_type.clone();
+        self.with_connection(move |connection, settings| {
+            Box::pin(async move { tail::fold(connection, settings, &t, partition, before).await })
         })
         .await
     }

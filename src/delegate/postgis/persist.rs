@@ -12,6 +12,7 @@ use super::catalogue::{WATERMARK_COLUMNS, check_version, read_watermarks, select
 use super::connection::{Connection, blames_a_row, parsed_at, text_at};
 use super::existing;
 use super::row::{Array, keys};
+use super::tail;
 use crate::delegate::dead_letter::{DeadLetter, KEPT};
 use crate::delegate::literal::{literal, text};
 use crate::delegate::sql::{Bind, VERSION, quoted};
@@ -43,6 +44,12 @@ pub async fn persist(
         }
         result => Ok(result?),
     }
+}
+
+/// The watermark is as it was.
+async fn unfit(connection: &mut Connection) -> Result<Persisting, Failure> {
+    connection.run("ROLLBACK".into()).await?;
+    Ok(Persisting::Unfit)
 }
 
 /// One statement cannot write a row twice.
@@ -200,6 +207,9 @@ impl<'a> Writer<'a> {
             connection.run("ROLLBACK".into()).await?;
             return Err(Failure::Other(e));
         }
+        if !tail::grow(connection, &self.table, self.t, self.batch).await? {
+            return unfit(connection).await;
+        }
         let mut refused: Refusals<'a> = self.misfits.iter().map(|(entry, reason)| (entry, reason.clone())).collect();
         match care {
             Care::All => {
@@ -349,7 +359,7 @@ impl<'a> Writer<'a> {
                   reborn AS (DELETE FROM alluvium.deleted d USING u \
                              WHERE d.feature_type = {name} AND d.id = u.id AND d.version <= u.version), \
                   mended AS (DELETE FROM alluvium.refused r USING u \
-                             WHERE r.feature_type = {name} AND r.id = u.id AND r.version <= u.version) \
+                             WHERE r.feature_type = {name} AND r.id = u.id AND r.version <= u.version){folded} \
              INSERT INTO {table} AS t ({names}) SELECT {values} FROM u \
              WHERE NOT EXISTS (SELECT FROM alluvium.deleted d \
                                WHERE d.feature_type = {name} AND d.id = u.id AND d.version > u.version) \
@@ -357,6 +367,7 @@ impl<'a> Writer<'a> {
             arrays = arrays.join(", "),
             aliases = aliases.join(", "),
             name = text(&t.name),
+            folded = tail::superseded(table, t),
             names = names.join(", "),
             values = values.join(", "),
             set = set.join(", "),
@@ -392,12 +403,13 @@ impl<'a> Writer<'a> {
             "WITH u AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::int8[]) AS u(id, version)), \
                   dead AS (DELETE FROM {table} t USING u WHERE t.id = u.id AND t.{VERSION} <= u.version), \
                   mended AS (DELETE FROM alluvium.refused r USING u \
-                             WHERE r.feature_type = {name} AND r.id = u.id AND r.version <= u.version) \
+                             WHERE r.feature_type = {name} AND r.id = u.id AND r.version <= u.version){folded} \
              INSERT INTO alluvium.deleted AS d (feature_type, id, partition, version) \
              SELECT {name}, u.id, {partition}, u.version FROM u \
              WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.id = u.id AND t.{VERSION} > u.version) \
              ON CONFLICT (feature_type, id) DO UPDATE SET partition = excluded.partition, version = excluded.version \
-             WHERE d.version <= excluded.version"
+             WHERE d.version <= excluded.version",
+            folded = tail::superseded(table, self.t),
         )
     }
 

@@ -24,6 +24,7 @@ use super::catalogue::{
 use super::connection::{Connection, Pieces, parsed_at, text_at, uncancelled};
 use super::copy::CopyReader;
 use super::row::{column_at, read, select_list};
+use super::tail;
 use crate::delegate::literal::literal;
 use crate::delegate::sql::{Bind, Dialect, Meaning, SqlWriter};
 use crate::delegate::{Base, Bases, DelegateError, Row, Rows, Scan, Snapshot};
@@ -254,8 +255,10 @@ impl Snapshot for PostGisSnapshot {
         if self.feature_type.geometry.is_none() {
             return Ok(None);
         }
+        let tails = if self.feature_type.keeps_tails() { tail::extents(&self.feature_type) } else { String::new() };
         let sql = format!(
-            "SELECT ST_XMin(e), ST_YMin(e), ST_XMax(e), ST_YMax(e) FROM (SELECT ST_Extent({GEOMETRY})::box3d e FROM {}) x",
+            "SELECT ST_XMin(e), ST_YMin(e), ST_XMax(e), ST_YMax(e) FROM \
+             (SELECT ST_Extent(g)::box3d e FROM (SELECT {GEOMETRY} AS g FROM {}{tails}) y) x",
             self.table
         );
         let rows = self.transaction.rows(sql).await?;

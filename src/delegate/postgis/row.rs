@@ -8,6 +8,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgRow, PgTypeInfo, Postgres};
 use sqlx::{Row as _, ValueRef};
 
+use super::tail::TAIL;
 use crate::delegate::sql::{VERSION, quoted, version_of};
 use crate::delegate::{PersistEntry, Row};
 use crate::model::feature_type::GEOMETRY;
@@ -67,6 +68,7 @@ pub fn select_list(t: &FeatureType) -> String {
         PropertyType::Int32 => format!("{}::int4", quoted(&p.name)),
         _ => quoted(&p.name),
     }));
+    columns.extend(t.keeps_tails().then(|| TAIL.to_owned()));
     columns.join(", ")
 }
 
@@ -83,7 +85,7 @@ pub fn read<'a>(
 ) -> Result<Row, sqlx::Error> {
     let id: Arc<str> = utf8(next()?.unwrap_or_default())?.into();
     let version = next()?.map(|b| fixed(b).map(i64::from_be_bytes)).transpose()?.and_then(version_of);
-    let geometry = match t.geometry {
+    let mut geometry = match t.geometry {
         Some(_) => next()?.and_then(|ewkb| read_geometry(t, &id, ewkb)),
         None => None,
     };
@@ -93,6 +95,12 @@ pub fn read<'a>(
             Some(bytes) => read_value(p.kind, bytes)?,
             None => Value::Null,
         });
+    }
+    if let Some(shape) = t.track_shape().filter(|_| t.keeps_tails())
+        && let Some(ewkb) = next()?
+    {
+        let fixes = Geometry::from_wkb(ewkb).map_err(|e| sqlx::Error::Decode(e.into()))?;
+        geometry = shape.grown(geometry.as_ref(), &fixes);
     }
     let feature = Arc::new(Feature { id, geometry, properties });
     Ok(Row { feature, version })

@@ -206,6 +206,7 @@ async fn a_refused_feature_is_kept_whole_until_it_is_mended() {
         expected: Watermark::default(),
         next: mark(1),
         entries: vec![put(ship("a", 51.0, "A"), 1), put(ship("b", 49.0, "B"), 2)],
+        growths: vec![],
         forget_deleted_before: 0,
         now_ms: 0,
     };
@@ -284,4 +285,26 @@ async fn a_scan_that_nobody_wants_ends_nothing_else() {
         assert_eq!(rows, 5_000);
         assert_eq!(snapshot.count(&Filter::All).await.unwrap(), Some(5_000), "round {n}");
     }
+}
+
+#[tokio::test]
+async fn what_stands_apart_of_a_track_is_found_and_put_together() {
+    let (_directory, path) = file();
+    let (delegate, t) = (GeoPackage::open(&path).unwrap(), tracks());
+    delegate.create(&t).await.unwrap();
+    let line: Vec<(i32, f64)> = (0..300).map(|m| (m, 1.0)).collect();
+    let first = track(&t, None, &line, 1);
+    persist(&delegate, &t, vec![put(Arc::new(first.clone()), 1)]).await;
+    let connection = Connection::open(&path).unwrap();
+    let number = |sql: &str| connection.query_row(sql, [], |r| r.get::<_, f64>(0)).unwrap();
+    let (length, east) = ("SELECT length(geom) FROM tracks", "SELECT maxx FROM rtree_tracks_geom");
+    let before = number(length);
+    let far = [(400, 50.0), (401, 1.0)];
+    let committed = Persisting::Committed { refused: vec![] };
+    assert_eq!(grow(&delegate, &t, vec![], vec![growth(&t, [1, 2], &far, 2)]).await, committed);
+    assert_eq!((number(length), number(east)), (before, 50.0), "the line is as it was, and is found where its tail is");
+    assert_eq!(number("SELECT n FROM tracks"), 2.0);
+    assert_eq!(delegate.fold(&t, 0, 3).await.unwrap(), 1);
+    assert_eq!((number(length), number(east)), (before + 48.0, 50.0));
+    assert_eq!(number("SELECT count(*) FROM gpkgext_alluvium_tails"), 0.0);
 }
