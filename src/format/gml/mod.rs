@@ -6,6 +6,7 @@
 //! Invariant: what is written validates against the schema that [`schema`] writes, and every `gml:id` of one answer is there
 //! once, as long as every feature is.
 
+mod arc;
 mod feature;
 mod id;
 mod read;

@@ -1,5 +1,6 @@
 //! Geometries read from GML 3.2, 3.1 and 2, by local name: clients mix the namespaces of the versions.
 
+use super::arc::arc;
 use crate::format::xml::Element;
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::geometry::{Coord, Writer};
@@ -38,7 +39,8 @@ impl Axes {
     }
 }
 
-/// Reads a geometry element into the target CRS, x,y. Curves other than straight ones are refused by name.
+/// Reads a geometry element into the target CRS, x,y. Arcs become lines ([`arc`](super::arc)); other curves that are not straight
+/// are refused by name.
 pub fn read_geometry(element: &Element, axes: &Axes) -> Result<Geometry, GmlError> {
     let mut reader = GeometryReader { axes, z: false };
     let shape = reader.shape(element, &Level::new(axes))?;
@@ -291,6 +293,7 @@ impl GeometryReader<'_> {
             for part in &group.children {
                 match (&*group.local, &*part.local) {
                     ("segments", "LineStringSegment") => join(self.coords(part, &level.enter(part, self.axes)?)?),
+                    ("segments", "Arc" | "ArcString") => join(self.arcs(part, level)?),
                     ("segments", _) => return Err(error(part, "this kind of curve segment is not supported yet")),
                     ("curveMember" | "curveMembers", _) => match self.shape(part, level)? {
                         Shape::Line(coords) => join(coords),
@@ -299,6 +302,24 @@ impl GeometryReader<'_> {
                     _ => {}
                 }
             }
+        }
+        Ok(line)
+    }
+
+    /// An `Arc` of three points, or an `ArcString` of two more for each further arc.
+    fn arcs(&mut self, e: &Element, level: &Level) -> Result<Vec<Coord>, GmlError> {
+        let level = level.enter(e, self.axes)?;
+        if level.transform.is_some() {
+            return Err(error(e, "arcs are only read in the CRS of the feature type: in another they are none"));
+        }
+        let points = self.coords(e, &level)?;
+        let whole = points.len() >= 3 && points.len() % 2 == 1 && (&*e.local != "Arc" || points.len() == 3);
+        if !whole {
+            return Err(error(e, format!("{} points do not make arcs of three each", points.len())));
+        }
+        let mut line = vec![points[0]];
+        for from in (0..points.len() - 2).step_by(2) {
+            arc(points[from], points[from + 1], points[from + 2], &mut line);
         }
         Ok(line)
     }
@@ -522,6 +543,25 @@ mod tests {
     }
 
     #[test]
+    fn arcs_become_lines() {
+        let curve = |segments: &str| format!("<Curve><segments>{segments}</segments></Curve>");
+        let half = read(&curve("<Arc><posList>0 0 1 1 0 2</posList></Arc>")).unwrap();
+        assert!(half.starts_with("LineString 0 0,") && half.ends_with(",2 0") && half.contains(",1 1,"), "{half}");
+        assert_eq!(half.split(',').count(), 129);
+        let wave = curve(
+            "<LineStringSegment><posList>0 -1 0 0</posList></LineStringSegment><ArcString><posList>0 0 1 1 0 2 -1 3 0 4</posList></ArcString>",
+        );
+        assert_eq!(read(&wave).unwrap().split(',').count(), 1 + 257);
+        let ring = format!(
+            "<Polygon><exterior><Ring><curveMember>{}</curveMember></Ring></exterior></Polygon>",
+            curve(
+                "<Arc><posList>0 0 1 1 0 2</posList></Arc><LineStringSegment><posList>0 2 0 0</posList></LineStringSegment>"
+            )
+        );
+        assert!(read(&ring).unwrap().starts_with("Polygon 0 0,"));
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named() {
         let message = |s: &str| read(s).unwrap_err().to_string();
         assert_eq!(message("<Point><pos>1</pos></Point>"), "line 1: pos: a position has 2 or 3 numbers, not 1");
@@ -536,8 +576,17 @@ mod tests {
             )
             .contains("does not end where it begins")
         );
-        let arc = "<Curve><segments><Arc><posList>0 0 1 1 2 0</posList></Arc></segments></Curve>";
-        assert_eq!(message(arc), "line 1: Arc: this kind of curve segment is not supported yet");
+        let bezier = "<Curve><segments><Bezier><posList>0 0 1 1 2 0</posList></Bezier></segments></Curve>";
+        assert_eq!(message(bezier), "line 1: Bezier: this kind of curve segment is not supported yet");
+        let arc = |name: &str, srs: &str, points: &str| {
+            message(&format!("<Curve {srs}><segments><{name}><posList>{points}</posList></{name}></segments></Curve>"))
+        };
+        assert_eq!(
+            arc("ArcString", "", "0 0 1 1 2 0 3 1"),
+            "line 1: ArcString: 4 points do not make arcs of three each"
+        );
+        assert!(arc("Arc", "", "0 0 1 1 2 0 3 1 4 0").contains("5 points"));
+        assert!(arc("Arc", "srsName='EPSG:3857'", "0 0 1 1 2 0").contains("CRS of the feature type"));
         assert!(message("<Solid/>").contains("Solid"));
         assert!(message("<MultiPoint><pointMember><LineString/></pointMember></MultiPoint>").contains("LineString"));
     }
