@@ -48,7 +48,7 @@ impl TransientIndex {
     pub fn apply(&mut self, step: Step, changes: &[Change], bases: &FxHashMap<FeatureId, Known>) {
         self.step += 1;
         for change in changes {
-            if self.keep(step, change, bases) {
+            if self.was_restored_with(step, change) || self.keep(step, change, bases) {
                 continue;
             }
             match change {
@@ -60,6 +60,20 @@ impl TransientIndex {
         partition.dirty.note_time(step);
         partition.applied = step.offset + 1;
         partition.changed_through = step.offset + 1;
+    }
+
+    /// True of a change that a feature includes which was taken up in a later state than the log has been read to.
+    fn was_restored_with(&mut self, step: Step, change: &Change) -> bool {
+        let Some(version) = self.restored.get(change.id()) else { return false };
+        if step.offset > *version {
+            self.restored.remove(change.id());
+            return false;
+        }
+        if let Change::If(..) = change {
+            let decision = if step.offset == *version { Decision::Held } else { Decision::Unknown };
+            self.partitions[step.partition as usize].decisions.note(step.offset, decision);
+        }
+        true
     }
 
     /// `unconditional`: a change that is full makes what was there before irrelevant, but for its event time. True when the
@@ -173,7 +187,11 @@ impl TransientIndex {
     /// order of the versions.
     pub fn restore(&mut self, partition: PartitionId, id: &FeatureId, version: Offset, feature: Option<Arc<Feature>>) {
         // It was dirty since before the watermark, whatever changed it last.
-        let since = version.min(self.partitions[partition as usize].applied.saturating_sub(1));
+        let applied = self.partitions[partition as usize].applied;
+        let since = version.min(applied.saturating_sub(1));
+        if version >= applied {
+            self.restored.insert(id.clone(), version);
+        }
         self.set(Step { partition, offset: version, since, time_ms: i64::MIN }, id, feature, true);
         self.note_refused(std::iter::once((id, version)));
     }

@@ -141,6 +141,8 @@ pub struct TransientIndex {
     partitions: Vec<Partition>,
     /// In which versions the delegate has refused entries, as far as this instance knows.
     refused: FxHashMap<u32, Offset>,
+    /// Features that were taken up in these versions, before the log has been read so far.
+    restored: FxHashMap<FeatureId, Offset>,
     /// Of a type whose features are tracks.
     track: Option<TrackShape>,
     /// The property by whose time the changes of a feature are ordered.
@@ -179,6 +181,7 @@ impl TransientIndex {
                 })
                 .collect(),
             refused: FxHashMap::default(),
+            restored: FxHashMap::default(),
             track: feature_type.track_shape(),
             event_time: feature_type.event_time_slot(),
             generation: 0,

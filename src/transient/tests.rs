@@ -378,6 +378,24 @@ fn what_was_refused_is_taken_up_before_the_log_goes_on() {
 }
 
 #[test]
+fn what_was_taken_up_is_not_changed_by_what_it_includes() {
+    let mut index = TransientIndex::new(&feature_type(), &[5]);
+    let Change::Put(feature) = ship("a", 1.0, 9) else { panic!() };
+    index.restore(0, &"a".into(), 7, Some(feature));
+    let create = Change::If(Expected::Absent, Box::new(ship("a", 1.0, 9)));
+    let n = |index: &TransientIndex| index.get("a").unwrap().feature().unwrap().properties[0].clone();
+    index.apply(at(5), &[Change::Delete("a".into())], &FxHashMap::default());
+    index.apply(at(6), &[set_n("a", 1)], &FxHashMap::default());
+    assert_eq!(n(&index), Value::Int(9));
+    index.apply(at(7), &[create.clone()], &FxHashMap::default());
+    assert_eq!((n(&index), index.decision(0, 7)), (Value::Int(9), Decision::Held));
+    index.apply(at(8), &[create], &FxHashMap::default());
+    assert_eq!(index.decision(0, 8), Decision::Failed);
+    index.apply(at(9), &[set_n("a", 2), set_n("a", 3)], &FxHashMap::default());
+    assert_eq!(n(&index), Value::Int(3));
+}
+
+#[test]
 fn a_conditional_change_is_decided_by_what_is_there() {
     let create = |id| Change::If(Expected::Absent, Box::new(ship(id, 1.0, 1)));
     let replace = |id: &str, version, n| Change::If(Expected::OneOf(vec![version]), Box::new(ship(id, 1.0, n)));
