@@ -187,7 +187,7 @@ impl Sweeper {
         let batch = {
             let index = self.state.index.read();
             let as_of = index.applied_of(self.partition);
-            let limits = self.limits(expected.evict_through);
+            let limits = self.limits(expected);
             let aged = match index.aged(self.partition, limits) {
                 Some(aged) => aged,
                 // Other instances may hold entries that this one never had, because it started when they had been persisted:
@@ -360,8 +360,8 @@ impl Sweeper {
     }
 
     /// Where memory is scarce everything has aged: expiry is a wish, memory a fact.
-    /// `evicted`: what was last changed before there leaves, whatever its age.
-    fn limits(&self, evicted: Offset) -> AgeLimits {
+    /// After this watermark: what was last changed before its eviction leaves, whatever its age.
+    fn limits(&self, watermark: Watermark) -> AgeLimits {
         let (now_ms, feature_type) = (self.clock.now_ms(), self.state.feature_type());
         let before = |age: Duration| now_ms - age.as_millis() as i64;
         AgeLimits {
@@ -372,7 +372,8 @@ impl Sweeper {
             },
             dirty_before_ms: before(feature_type.max_dirty),
             batch: self.batch,
-            grow_from: feature_type.keeps_tails().then_some(evicted),
+            durable_through: watermark.durable_through,
+            grow_from: feature_type.keeps_tails().then_some(watermark.evict_through),
         }
     }
 }

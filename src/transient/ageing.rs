@@ -30,6 +30,8 @@ pub struct AgeLimits {
     pub expired_before_ms: Option<i64>,
     /// Dirty since before this time: persisted in its present state.
     pub dirty_before_ms: i64,
+    /// What is durable: when more than that has been superseded, it is worth saying.
+    pub durable_through: Offset,
     /// Take about this many at once.
     pub batch: usize,
     /// Tracks that stay, and have changed since here, are persisted by what is new of them. `None`: all are persisted whole.
@@ -192,7 +194,8 @@ impl TransientIndex {
         let durable_limit = p.dirty.offset_at(limits.dirty_before_ms, p.applied).max(evict_limit);
         let mut taken: Vec<(Offset, Taken)> = Vec::new();
         let mut durable_through = durable_limit;
-        let mut superseded = false;
+        // Nothing waits for what no change was behind.
+        let mut superseded = limits.durable_through < durable_limit.min(p.changed_through);
         for (dirty_since, slot) in p.dirty.iter() {
             if dirty_since >= durable_limit {
                 break;

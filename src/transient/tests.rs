@@ -38,7 +38,13 @@ fn near(x: f64) -> Filter {
 }
 
 fn limits(expired_s: i64) -> AgeLimits {
-    AgeLimits { expired_before_ms: Some(expired_s * 1000), dirty_before_ms: i64::MIN, batch: 100, grow_from: None }
+    AgeLimits {
+        expired_before_ms: Some(expired_s * 1000),
+        dirty_before_ms: i64::MIN,
+        durable_through: Offset::MAX,
+        batch: 100,
+        grow_from: None,
+    }
 }
 
 fn marker(durable_through: Offset, evict_through: Offset) -> Persisted {
@@ -97,11 +103,24 @@ fn a_patched_entry_keeps_its_place_and_stays_while_it_is_young() {
 #[test]
 fn max_dirty_persists_what_never_rests_without_evicting_it() {
     let mut index = index_with(&[ship("a", 1.0, 1), set_n("a", 2), set_n("a", 3)]);
-    let limits = AgeLimits { expired_before_ms: Some(0), dirty_before_ms: 1000, batch: 100, grow_from: None };
+    let limits = AgeLimits { dirty_before_ms: 1000, ..limits(0) };
     let aged = index.aged(0, limits).unwrap();
     assert_eq!((aged.entries.len(), aged.durable_through, aged.evict_through), (1, 1, 0));
     index.apply_persisted(0, 3, &marker(1, 0));
     assert!(index.get("a").is_some());
+}
+
+#[test]
+fn what_has_been_persisted_since_it_changed_does_not_hold_up_the_log() {
+    let mut index = index_with(&[ship("a", 1.0, 1), set_n("a", 2), set_n("a", 3), set_n("a", 4)]);
+    // All of it was persisted, but what came first alone was old enough to say so.
+    index.note_persisted([&"a".into()].into_iter(), 4);
+    index.apply_persisted(0, 4, &marker(1, 0));
+    let young = |dirty_before_ms, durable_through| AgeLimits { dirty_before_ms, durable_through, ..limits(0) };
+    let aged = index.aged(0, young(3000, 1)).unwrap();
+    assert_eq!((aged.entries.len(), aged.durable_through), (0, 3));
+    assert!(index.aged(0, young(3000, 3)).is_none(), "said once");
+    assert!(index.aged(0, young(9000, 4)).is_none(), "behind the last change there are markers only");
 }
 
 #[test]
