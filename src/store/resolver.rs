@@ -32,7 +32,7 @@ pub async fn run(state: &Arc<TypeState>, delegate: &Arc<dyn Delegate>) -> Result
     {
         let mut index = state.index.write();
         if index.generation() == generation && state.is_at(&feature_type) {
-            let known = tailer::take_in(&mut index, &ids, loaded);
+            let known = tailer::take_in(state, &mut index, &ids, loaded);
             index.resolve(&asked, &known);
         }
     }

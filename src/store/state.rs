@@ -61,7 +61,8 @@ pub struct PartitionState {
     pub watermark: Watermark,
     /// The last marker that the log has shown.
     pub marker: Persisted,
-    /// `durable_through` and `evict_through` that the delegate has at least, by the start and the markers since.
+    /// `durable_through` and `evict_through` that the delegate has at least, by all that this index goes by: the start, markers,
+    /// bases, and what was persisted here.
     least: (Offset, Offset),
     pub end: Offset,
     /// The log has been cut before this, as far as this instance knows; memories of deleted features end here.
@@ -77,11 +78,16 @@ pub struct PartitionState {
 }
 
 impl PartitionState {
-    /// Follows a marker: what it evicts is in the delegate from here on.
-    pub fn follow(&mut self, marker: &Persisted) {
-        let (durable_through, evict_through) = &mut self.least;
-        *durable_through = marker.durable_through.max(*durable_through);
-        *evict_through = marker.evict_through.max(*evict_through);
+    /// From here on the index goes by what the delegate has up to there: what a marker evicts, records that a base includes.
+    pub fn follow(&mut self, durable_through: Offset, evict_through: Offset) {
+        let (durable, evict) = self.least;
+        self.least = (durable.max(durable_through), evict.max(evict_through));
+    }
+
+    /// False of a watermark that was read before the index came to go by a later one: a batch of what the index holds now would
+    /// not be all that the delegate lacks, if it was put back meanwhile.
+    pub fn suits(&self, watermark: &Watermark) -> bool {
+        watermark.durable_through >= self.least.0 && watermark.evict_through >= self.least.1
     }
 
     /// False of a marker from before the start that tells of more than the delegate had: the delegate was restored to an earlier

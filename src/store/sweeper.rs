@@ -186,6 +186,9 @@ impl Sweeper {
         self.state.weigh();
         let batch = {
             let index = self.state.index.read();
+            if !self.state.partition(self.partition).suits(&expected) {
+                return Ok(false);
+            }
             let as_of = index.applied_of(self.partition);
             let limits = self.limits(expected);
             let aged = match index.aged(self.partition, limits) {
@@ -240,6 +243,9 @@ impl Sweeper {
         let Some(expected) = self.watermark().await? else { return Ok(()) };
         let batch = {
             let index = self.state.index.read();
+            if !self.state.partition(self.partition).suits(&expected) {
+                return Ok(());
+            }
             let entries = index.refused(self.partition, from, self.batch);
             // The next time those behind these, or the first ones again.
             let from = entries.last().filter(|_| entries.len() >= self.batch).map_or(0, |last| last.dirty_since + 1);
@@ -296,6 +302,7 @@ impl Sweeper {
         {
             let mut partition = self.state.partition(self.partition);
             partition.watermark = next;
+            partition.follow(next.durable_through, next.evict_through);
             partition.swept_features += (persisted.len() + grown.len()) as u64;
         }
         // What was refused before is behind the watermark.

@@ -76,8 +76,14 @@ pub struct PartitionStart {
 }
 
 /// What a load says of these ids. What is answered from now on is not older than the rows that it has shown.
-pub(super) fn take_in(index: &mut TransientIndex, ids: &[FeatureId], loaded: Bases) -> FxHashMap<FeatureId, Known> {
+pub(super) fn take_in(
+    state: &TypeState,
+    index: &mut TransientIndex,
+    ids: &[FeatureId],
+    loaded: Bases,
+) -> FxHashMap<FeatureId, Known> {
     for (partition, watermark) in loaded.watermarks.iter().enumerate() {
+        state.partition(partition as PartitionId).follow(watermark.durable_through, watermark.evict_through);
         if !off(Safeguard::ServeFrom) {
             index.serve_from(partition as PartitionId, watermark.as_of);
         }
@@ -247,7 +253,7 @@ impl Tailer<'_> {
                 Record::Persisted(marker) => {
                     let offset = first.step.offset;
                     if self.state.partition(self.partition).is_held(offset, &marker) {
-                        self.state.partition(self.partition).follow(&marker);
+                        self.state.partition(self.partition).follow(marker.durable_through, marker.evict_through);
                         self.index()?.apply_persisted(self.partition, offset, &marker);
                         self.state.partition(self.partition).marker = marker;
                     } else {
@@ -313,7 +319,7 @@ impl Tailer<'_> {
         let why = match timeout(BASE_WAIT, self.delegate.load(&self.feature_type, ids)).await {
             Ok(Ok(loaded)) => {
                 self.state.check_not_put_back(&least, &loaded.watermarks)?;
-                return Ok(take_in(&mut *self.index()?, ids, loaded));
+                return Ok(take_in(self.state, &mut *self.index()?, ids, loaded));
             }
             Ok(Err(DelegateError::Unavailable(why))) => why,
             Ok(Err(e)) => return Err(e.into()),

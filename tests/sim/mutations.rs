@@ -78,6 +78,7 @@ impl Missing {
         match self {
             Without([BeginAnew]) => plan.in_which_some_stand_still(),
             Without([SweeperCaughtUp]) => plan.in_which_lagging_sweepers_try_again_what_is_refused(),
+            Without([ServeFrom, Versions]) => plan.in_which_instances_lag_and_patch(),
             Without([ReadinessGate]) => plan.in_which_instances_crash(),
             Contract(Broken::RefusedStopsAll) => {
                 plan.in_which_only_the_tables_refuse().breaking(Broken::RefusedStopsAll)

@@ -99,6 +99,8 @@ pub struct Plan {
     pub memory: MemoryLimits,
     /// So long after the beginning the types get a wider property and one more.
     pub changes_ms: Option<u64>,
+    /// So long after the beginning the delegate is dumped, to be put back to that a while later.
+    pub dump_ms: Option<u64>,
     /// Prints the story as it happens.
     pub told: bool,
 }
@@ -128,8 +130,12 @@ impl Plan {
             // Drawn last, so that the other seeds' stories stay as they were.
             event_time: rng.random_range(0..4) == 0,
             changes_ms: (!calm && rng.random_bool(0.5)).then(|| rng.random_range(1_000..30_000)),
+            dump_ms: None,
             told: false,
         };
+        if !calm && plan.changes_ms.is_none() && rng.random_range(0..3) == 0 {
+            plan.dump_ms = Some(rng.random_range(1_000..30_000));
+        }
         if plan.refuses && !plan.tables_are_mended {
             // Else nothing could be written that mends the features.
             plan.memory.hard = usize::MAX;
@@ -160,9 +166,15 @@ impl Plan {
         Plan { rates, refuses: true, tables_are_mended: true, ..self }
     }
 
+    /// Everything is persisted before those who lag come to it, and most of it builds on what was there.
+    pub fn in_which_instances_lag_and_patch(self) -> Plan {
+        let rates = Rates { lagging_tail: 400, ..self.rates };
+        Plan { rates, patches: 80, expiry_ms: 0, ..self }
+    }
+
     pub fn in_which_only_the_tables_refuse(self) -> Plan {
         let (rates, upsets) = Default::default();
-        Plan { rates, upsets, refuses: true, tables_are_mended: true, changes_ms: None, ..self }
+        Plan { rates, upsets, refuses: true, tables_are_mended: true, changes_ms: None, dump_ms: None, ..self }
     }
 
     /// Nothing goes wrong.

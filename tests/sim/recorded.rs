@@ -29,6 +29,8 @@ pub struct Events {
     pub writes: Vec<Write>,
     pub reads: Vec<Read>,
     pub commits: Vec<Commit>,
+    /// So many of them had been when the delegate was put back to an earlier state.
+    pub put_back: Option<usize>,
     pub looks: Vec<Look>,
     pub rest: Option<Rest>,
 }

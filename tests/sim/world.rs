@@ -262,6 +262,18 @@ impl World {
         }
     }
 
+    /// Puts the delegate back to an earlier state, as somebody restores a database, while the log still has what came since.
+    async fn put_back(self: Arc<Self>) {
+        let Some(ms) = self.plan.dump_ms else { return };
+        sleep(Duration::from_millis(ms)).await;
+        let dump = self.delegate.inner.dump();
+        sleep(LOG_WINDOW / 3).await;
+        self.delegate.inner.put_back(&dump);
+        let mut events = self.events.lock();
+        events.put_back = Some(events.commits.len());
+        self.tell(|| "the delegate is put back".into());
+    }
+
     /// Looks now and then at how far back a restart would have to begin.
     async fn look(self: Arc<Self>) {
         while self.weather.is_bad() {
@@ -291,6 +303,7 @@ impl World {
             tokio::spawn(self.clone().upset()),
             tokio::spawn(self.clone().look()),
             tokio::spawn(self.clone().change()),
+            tokio::spawn(self.clone().put_back()),
         ];
         for client in 0..3 {
             busy.push(tokio::spawn(clients::write(self.clone(), client)));

@@ -39,7 +39,9 @@ pub async fn write(world: Arc<World>, client: u64) {
             None | Some(Err(WriteError::OutcomeUnknown(_))) => Told::Unknown,
             Some(Ok(written)) => {
                 world.newest.lock().merge(&written.position);
-                let here = written.applied.then(|| applied(&instance.store));
+                // One that has begun anew since shows nothing before it has caught up.
+                let shows = written.applied && instance.store.is_ready();
+                let here = shows.then(|| applied(&instance.store));
                 as_told(&world, &types, &written, here)
             }
             Some(Err(e @ (WriteError::Unavailable(_) | WriteError::Read(_) | WriteError::Exists { .. }))) => {

@@ -11,7 +11,10 @@ use crate::recorded::{Commit, Recorded};
 
 pub fn check(recorded: &Recorded) -> Result<(), String> {
     let mut last: BTreeMap<(&str, PartitionId), &Commit> = BTreeMap::new();
-    for commit in &recorded.events.commits {
+    for (n, commit) in recorded.events.commits.iter().enumerate() {
+        if recorded.events.put_back == Some(n) {
+            last.clear();
+        }
         let log = recorded.logs.of(&commit.feature_type);
         let previous = last.insert((commit.feature_type.as_str(), commit.partition), commit);
         let (a, b) = (&commit.before, &commit.after);
