@@ -71,8 +71,13 @@ impl World {
 
     /// Looks for the oldest ones and lets them leave, as a sweeper does but for the delegate.
     fn sweep(&mut self) {
-        let limits =
-            AgeLimits { expired_before_ms: Some(i64::MAX), dirty_before_ms: i64::MAX, batch: SWEEP, grow_from: None };
+        let limits = AgeLimits {
+            expired_before_ms: Some(i64::MAX),
+            dirty_before_ms: i64::MAX,
+            durable_through: 0,
+            batch: SWEEP,
+            grow_from: None,
+        };
         let Some(aged) = self.index.aged(0, limits) else { return };
         let marker =
             Persisted { durable_through: aged.durable_through, evict_through: aged.evict_through, except: Vec::new() };

@@ -406,7 +406,7 @@ fn what_was_taken_up_is_not_changed_by_what_it_includes() {
     index.apply(at(5), &[Change::Delete("a".into())], &FxHashMap::default());
     index.apply(at(6), &[set_n("a", 1)], &FxHashMap::default());
     assert_eq!(n(&index), Value::Int(9));
-    index.apply(at(7), &[create.clone()], &FxHashMap::default());
+    index.apply(at(7), std::slice::from_ref(&create), &FxHashMap::default());
     assert_eq!((n(&index), index.decision(0, 7)), (Value::Int(9), Decision::Held));
     index.apply(at(8), &[create], &FxHashMap::default());
     assert_eq!(index.decision(0, 8), Decision::Failed);
