@@ -20,8 +20,8 @@ mod world;
 use plan::Plan;
 use world::{Outcome, run};
 
-/// As many as take about a minute.
-const SEEDS: u64 = 1_000;
+/// As many as take some minutes.
+const SEEDS: u64 = 2_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
