@@ -151,6 +151,8 @@ impl World {
         let settings = Settings {
             sweep_interval: Duration::from_millis(50),
             catalogue_interval: Duration::from_millis(100),
+            apply_wait: PATIENCE,
+            read_wait: PATIENCE,
             ..Settings::default()
         };
         Store::start(self.parts(name).await, settings, Vec::new()).await.unwrap()
@@ -248,13 +250,21 @@ async fn all_aged(store: &Store, ft: &FeatureType) {
     until("aged", || async { count(store, ft, Filter::All, TierChoice::Transient).await == 0 }).await;
 }
 
+/// From now on.
+async fn expire(store: &Store, ft: &FeatureType, seconds: u64) {
+    let expiry = Expiry::After(Duration::from_secs(seconds));
+    let change = |known: &FeatureType| Ok(FeatureType { expiry, ..known.clone() });
+    store.change_feature_type(&ft.name, change).await.unwrap();
+}
+
 async fn a_feature_lives_in_one_tier_after_the_other(world: World) {
     let store = world.instance("one").await;
-    let ft = store.create_feature_type(ships(0.3)).await.unwrap();
+    let ft = store.create_feature_type(ships(3600.0)).await.unwrap();
     let written = write(&store, vec![insert(&ft, vec![ship("a", 1.0, "Ada")], Existing::Replace)]).await.unwrap();
     assert!(written.applied);
     let first = items(&store, query(&ft, Filter::All)).await;
     assert_eq!((first.len(), first[0].tier), (1, Tier::Transient));
+    expire(&store, &ft, 0).await;
     until("persisted", || async { items(&store, query(&ft, Filter::All)).await[0].tier == Tier::Persistent }).await;
     let later = items(&store, query(&ft, Filter::All)).await;
     assert_eq!((&later[0].feature, later[0].version), (&first[0].feature, first[0].version));
@@ -360,10 +370,11 @@ async fn pages_in_any_order_give_each_feature_once(world: World) {
 
 async fn a_reading_counts_what_it_gives(world: World) {
     let store = world.instance("one").await;
-    let ft = store.create_feature_type(ships(0.3)).await.unwrap();
+    let ft = store.create_feature_type(ships(0.0)).await.unwrap();
     let some = |range: std::ops::Range<usize>| range.map(|n| ship(&format!("s{n:03}"), 1.0, "x")).collect::<Vec<_>>();
     write(&store, vec![insert(&ft, some(0..50), Existing::Replace)]).await.unwrap();
     all_aged(&store, &ft).await;
+    expire(&store, &ft, 3600).await;
     write(&store, vec![insert(&ft, some(30..70), Existing::Replace), delete(&ft, by_id("s007"))]).await.unwrap();
     let mut readings = Vec::new();
     for (tier, any_order) in [
@@ -377,6 +388,7 @@ async fn a_reading_counts_what_it_gives(world: World) {
     // Whatever happens between the first feature and the last one, or the count.
     let gone = vec![delete(&ft, Filter::All), insert(&ft, vec![ship("new", 1.0, "x")], Existing::Replace)];
     write(&store, gone).await.unwrap();
+    expire(&store, &ft, 0).await;
     all_aged(&store, &ft).await;
     for mut reading in readings {
         let before = reading.count(None).await.unwrap();

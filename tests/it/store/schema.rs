@@ -107,7 +107,7 @@ async fn a_type_changes_while_it_is_used(world: World) {
         ends.store(true, std::sync::atomic::Ordering::Relaxed);
     };
     let (on_one, on_two, ()) = tokio::join!(reading(&one), reading(&two), changing);
-    assert!(on_one > 10 && on_two > 10, "{on_one} and {on_two} reads");
+    assert!(on_one > 1 && on_two > 1, "{on_one} and {on_two} reads");
     // Once is enough, and what may not be changed is not.
     assert_eq!(one.change_feature_type(&ft.name, |known| Ok(known.clone())).await.unwrap().schema_version, 2);
     let narrower = |known: &FeatureType| {
