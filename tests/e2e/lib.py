@@ -316,6 +316,11 @@ class Client:
         page = self.get(f"/collections/{name}/items?{urllib.parse.urlencode(parameters)}", position=position)
         return page.expect(200).json()["numberMatched"]
 
+    def in_memory(self, name):
+        """How many features and tombstones of a type this server's index holds: none when PostGIS has all, deletions too."""
+        partitions = self.get("/admin/status").expect(200).json()["partitions"]
+        return sum(p["index_features"] for p in partitions if p["feature_type"] == name)
+
 
 LOST = (OSError, http.client.HTTPException)
 

@@ -133,7 +133,7 @@ impl Exception {
         out.push(b'"');
         if !self.locator.is_empty() {
             out.extend_from_slice(b" locator=\"");
-            xml::attribute(out, start(&self.locator, MAX_LOCATOR));
+            xml::attribute(out, start(in_words_of(version, &self.locator), MAX_LOCATOR));
             out.push(b'"');
         }
         out.push(b'>');
@@ -142,6 +142,17 @@ impl Exception {
         }
         xml::text(out, start(&self.text, MAX_TEXT));
         out.extend_from_slice(close.as_bytes());
+    }
+}
+
+/// What a parameter or attribute of 2.0.0 is called in the version that was asked for.
+fn in_words_of(version: Version, locator: &str) -> &str {
+    match (version, locator) {
+        (Version::V1_0 | Version::V1_1, "typeNames") => "typeName",
+        (Version::V1_0 | Version::V1_1, "count") => "maxFeatures",
+        (Version::V1_0 | Version::V1_1, "uom") => "units",
+        (Version::V1_0, "gml:id") => "fid",
+        _ => locator,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod dialects;
+mod errors;
 mod reading;
 mod schemas;
 mod stored_queries;
