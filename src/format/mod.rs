@@ -5,10 +5,13 @@
 
 pub mod archive;
 pub mod csv;
+mod flatbuffer;
+pub mod flatgeobuf;
 pub mod geojson;
 pub mod gml;
 pub mod json;
 pub mod kml;
+pub mod placed;
 pub mod record;
 pub mod wkt;
 pub mod xml;

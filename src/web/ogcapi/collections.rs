@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::params::{offered_crs, temporal_property};
 use super::{GEOJSON, JSON, JSON_SCHEMA, allow, fresh_json, json_only, link};
 use crate::config::layers;
+use crate::format::flatgeobuf::MEDIA_TYPE as FLATGEOBUF;
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::feature_type::GEOMETRY;
 use crate::model::{FeatureType, GeometryKind, PropertyType, Rect};
@@ -126,6 +127,7 @@ pub async fn describe(web: &Web, base: &BaseUrl, ft: &FeatureType) -> Value {
         "links": [
             link(&here, "self", JSON, ft.title()),
             link(format!("{here}/items"), "items", GEOJSON, "The features"),
+            link(format!("{here}/items?f=flatgeobuf"), "items", FLATGEOBUF, "All features, as FlatGeobuf"),
             link(format!("{here}/schema"), SCHEMA_RELATION, JSON_SCHEMA, "The schema of the features"),
             link(format!("{here}/schema"), "describedby", JSON_SCHEMA, "The schema of the features"),
         ],

@@ -1,4 +1,4 @@
-//! Reading items: a page of a collection as a streamed FeatureCollection, and single features.
+//! Reading items: a page of a collection as a streamed FeatureCollection, and single features. As FlatGeobuf: [`super::download`].
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 
 use super::params::{ItemsRequest, PageSize, encode_cursor, requested_crs};
-use super::{GEOJSON, JSON, accepts, link};
+use super::{GEOJSON, JSON, accepts, download, link, prefers};
+use crate::format::flatgeobuf::MEDIA_TYPE as FLATGEOBUF;
 use crate::format::geojson::{Closing, CollectionFrame, FeatureWriter, Options};
 use crate::model::crs::CrsRef;
 use crate::model::{Feature, FeatureType, Offset};
@@ -32,7 +33,7 @@ const NUMBER_MATCHED: HeaderName = HeaderName::from_static("ogc-numbermatched");
 const NUMBER_RETURNED: HeaderName = HeaderName::from_static("ogc-numberreturned");
 
 /// An answer goes out in pieces of about this many bytes.
-const PIECE: usize = 64 * 1024;
+pub const PIECE: usize = 64 * 1024;
 
 /// `GET /collections/{collection}/items`.
 pub async fn list(
@@ -45,12 +46,17 @@ pub async fn list(
     headers: HeaderMap,
 ) -> Result<Response> {
     let ft = web.feature_type(&caller, &collection)?;
-    check_format(&params, &headers)?;
+    if asks_for_flatgeobuf(&params, &headers) {
+        let size = PageSize { default: u64::MAX, most: u64::MAX };
+        let request = ItemsRequest::read(&ft, &params, size, at_least)?;
+        return download::flatgeobuf(&web, ft, request).await;
+    }
+    check_format(&params, &headers, &["geojson", "json", "flatgeobuf"])?;
     let size = PageSize { default: web.server.default_limit, most: web.server.max_limit };
     let request = ItemsRequest::read(&ft, &params, size, at_least)?;
     let crs = request.crs.clone();
     let mut page = Page::open(web, ft, base, params, request).await?;
-    let (position, left_out) = (page.reading.position.clone(), page.reading.left_out);
+    let common = common_headers(&page.reading, &crs);
 
     // The first piece is made before the head goes out, so that a failure up to here has its status, and a small answer its
     // length and its numbers.
@@ -60,18 +66,26 @@ pub async fn list(
         Some(numbers) => (Body::from(first), Some(numbers)),
         None => (Body::from_stream(pieces(first, page)), None),
     };
-    let mut response = ([(header::CONTENT_TYPE, GEOJSON), (header::CACHE_CONTROL, "no-cache")], body).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_CRS, content_crs(&crs));
-    headers.extend(position_header(&position));
-    if left_out > 0 {
-        headers.insert(UNRESOLVED, left_out.into());
-    }
+    let mut response = (common, [(header::CONTENT_TYPE, GEOJSON)], body).into_response();
     if let Some(numbers) = numbers {
+        let headers = response.headers_mut();
         headers.insert(NUMBER_RETURNED, numbers.returned.into());
         headers.extend(numbers.matched.map(|n| (NUMBER_MATCHED, n.into())));
     }
     Ok(response)
+}
+
+/// What the head of an answer says in any format.
+pub fn common_headers(reading: &Reading, crs: &CrsRef) -> HeaderMap {
+    let mut headers = HeaderMap::from_iter([
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (CONTENT_CRS, content_crs(crs)),
+    ]);
+    headers.extend(position_header(&reading.position));
+    if reading.left_out > 0 {
+        headers.insert(UNRESOLVED, reading.left_out.into());
+    }
+    headers
 }
 
 /// The rest of an answer. A failure breaks it off, so that the client notices.
@@ -86,11 +100,20 @@ fn pieces(first: Vec<u8>, page: Page) -> impl stream::Stream<Item = std::result:
     stream::once(async { Ok(Bytes::from(first)) }).chain(rest)
 }
 
-fn check_format(params: &Params, headers: &HeaderMap) -> Result<()> {
+/// What `f` says goes before what `Accept` says.
+fn asks_for_flatgeobuf(params: &Params, headers: &HeaderMap) -> bool {
+    params.get("f").map_or_else(|| prefers(headers, &[FLATGEOBUF], &[GEOJSON, JSON]), |f| f == "flatgeobuf")
+}
+
+/// `names`: what `f` may be.
+fn check_format(params: &Params, headers: &HeaderMap, names: &[&str]) -> Result<()> {
     match params.get("f") {
         None => accepts(headers, &[GEOJSON, JSON]),
         Some("json" | "geojson") => Ok(()),
-        Some(other) => Err(Problem::parameter("f", format!("f: '{other}' is not a format of this resource: geojson"))),
+        Some(other) => {
+            let what = format!("f: '{other}' is not a format of this resource: {}", names.join(", "));
+            Err(Problem::parameter("f", what))
+        }
     }
 }
 
@@ -224,7 +247,7 @@ pub async fn one(
 ) -> Result<Response> {
     let ft = web.feature_type(&caller, &collection)?;
     params.only(&["crs", "f"])?;
-    check_format(&params, &headers)?;
+    check_format(&params, &headers, &["geojson", "json"])?;
     let crs = requested_crs(&ft, &params)?;
     let found = web.store.get(&collection, &id, &at_least).await?;
     let (item, position) = found.ok_or_else(|| no_item(&collection, &id))?;

@@ -5,6 +5,7 @@
 mod bulk;
 mod change;
 mod collections;
+mod download;
 mod items;
 mod openapi;
 mod params;
@@ -169,10 +170,16 @@ fn accepts(headers: &HeaderMap, offered: &[&str]) -> Result<()> {
 
 /// True when HTML is named and nothing of ours is preferred to it.
 fn prefers_html(headers: &HeaderMap) -> bool {
+    prefers(headers, &["text/html", "application/xhtml+xml"], &[JSON, GEOJSON])
+}
+
+/// True when `Accept` names one of these media types, and none of the others with more weight.
+fn prefers(headers: &HeaderMap, these: &[&str], others: &[&str]) -> bool {
     let ranges = media_ranges(headers);
-    let quality = |name: &str| ranges.iter().find(|(range, _)| range == name).map_or(0.0, |(_, q)| *q);
-    let html = quality("text/html").max(quality("application/xhtml+xml"));
-    html > 0.0 && html >= quality(JSON) && html >= quality(GEOJSON)
+    let weight = |names: &[&str]| {
+        ranges.iter().filter(|(range, _)| names.contains(&range.as_str())).map(|(_, q)| *q).fold(0.0, f32::max)
+    };
+    weight(these) > 0.0 && weight(these) >= weight(others)
 }
 
 /// The media ranges of `Accept`, without their parameters, with their quality.

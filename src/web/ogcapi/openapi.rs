@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::bulk::{NDJSON, SEQUENCE};
 use super::{GEOJSON, JSON, JSON_SCHEMA, OPENAPI, fresh_json, json_only};
+use crate::format::flatgeobuf::MEDIA_TYPE as FLATGEOBUF;
 use crate::model::{GeometryKind, PropertyType};
 use crate::web::Web;
 use crate::web::access::Caller;
@@ -90,6 +91,7 @@ fn paths() -> Value {
                 "skipGeometry",
                 "tier",
                 "cursor",
+                "f",
                 "filters",
             ],
             GEOJSON,
@@ -107,7 +109,10 @@ fn paths() -> Value {
             "getFeature" => "feature",
             _ => "object",
         };
-        let content = json!({ media_type: { "schema": reference("schemas", schema) } });
+        let mut content = json!({ media_type: { "schema": reference("schemas", schema) } });
+        if id == "getFeatures" {
+            content[FLATGEOBUF] = json!({ "schema": { "type": "string", "format": "binary" } });
+        }
         let responses = json!({
             "200": { "description": summary, "content": content },
             "default": reference("responses", "problem"),
@@ -290,6 +295,9 @@ fn parameters(web: &Web, collections: &[String]) -> Value {
             "description": "Properties of the collection by their names, with the value that they must have.",
             "schema": { "type": "object", "additionalProperties": { "type": "string" } },
         },
+        "f": query("f", "Goes before Accept. In FlatGeobuf all features come, or as many as limit says, without a maximum.", json!({
+            "type": "string", "enum": ["geojson", "json", "flatgeobuf"],
+        })),
         "purge": query("purge", "Drop the table too.", json!({ "type": "boolean", "default": false })),
         "Content-Crs": {
             "name": "Content-Crs", "in": "header", "required": false,

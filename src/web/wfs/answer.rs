@@ -16,7 +16,7 @@ use super::get_feature::Request;
 use super::query::Prepared;
 use super::{Ask, Version, xml_response};
 use crate::format::gml::{self, APP, APP_NS, GmlVersion, Selection, gml_id};
-use crate::format::{csv, geojson, kml, xml};
+use crate::format::{csv, flatgeobuf, geojson, kml, xml};
 use crate::model::crs::CrsRef;
 use crate::model::value::format_instant;
 use crate::model::{Feature, Position};
@@ -42,10 +42,12 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
         let text = format!("{} has no place for a count: ask for another outputFormat", request.format.name());
         return Err(Exception::invalid("resultType", text));
     }
-    if request.format == Format::Csv && request.queries.len() > 1 {
-        return Err(Exception::invalid("outputFormat", "CSV has the features of one query"));
+    if request.format.of_one_query() && request.queries.len() > 1 {
+        let text = format!("{} has the features of one query", request.format.name());
+        return Err(Exception::invalid("outputFormat", text));
     }
-    let most = if ask.version.dialect().pages { web.server.max_limit } else { u64::MAX };
+    let pages = ask.version.dialect().pages && request.format.pages();
+    let most = if pages { web.server.max_limit } else { u64::MAX };
     let limit = request.count.unwrap_or(most).min(most);
     let mut parts = Vec::with_capacity(request.queries.len());
     for query in &request.queries {
@@ -227,6 +229,7 @@ enum Writer {
     Json(geojson::FeatureWriter),
     Csv(csv::FeatureWriter),
     Kml(kml::FeatureWriter),
+    FlatGeobuf(flatgeobuf::FeatureWriter),
 }
 
 impl Part {
@@ -248,6 +251,7 @@ impl Part {
                 Writer::Csv(csv::FeatureWriter::new(&ft, &crs, &selection))
             }
             Format::Kml => Writer::Kml(kml::FeatureWriter::new(&ft, &selection)),
+            Format::FlatGeobuf => Writer::FlatGeobuf(flatgeobuf::FeatureWriter::new(&ft, crs.crs, &selection, true)),
             Format::GeoJson => {
                 // GeoJSON is longitude, latitude unless something else is asked for, and x,y always: what JSON clients
                 // of WFS have learnt to expect.
@@ -273,6 +277,7 @@ impl Writer {
             Writer::Json(writer) => writer.write(out, feature, None),
             Writer::Csv(writer) => writer.write(out, feature),
             Writer::Kml(writer) => writer.write(out, feature),
+            Writer::FlatGeobuf(writer) => writer.write(out, feature),
             Writer::Values { writer, type_name, reference } => match reference {
                 Reference::Property(slot) => {
                     gml::write_value(out, feature.value(*slot));
@@ -316,6 +321,7 @@ impl Frame {
         let gml = match (self.format, parts.first().map(|part| &part.writer)) {
             (Format::Gml(gml), _) => gml,
             (_, Some(Writer::Csv(writer))) => return writer.header().to_vec(),
+            (_, Some(Writer::FlatGeobuf(writer))) => return writer.header().to_vec(),
             (Format::Kml, _) => return kml::OPEN.into(),
             _ => return b"{\"type\":\"FeatureCollection\",\"features\":[".into(),
         };
@@ -351,7 +357,7 @@ impl Frame {
             Format::GeoJson => {}
             Format::Gml(_) => return out.extend_from_slice(format!("</{}>\n", self.root()).as_bytes()),
             Format::Kml => return out.extend_from_slice(kml::CLOSE.as_bytes()),
-            Format::Csv => return,
+            Format::Csv | Format::FlatGeobuf => return,
         }
         let links: Vec<serde_json::Value> = [("next", &self.next), ("prev", &self.previous)]
             .into_iter()
@@ -388,7 +394,7 @@ fn around_members(format: Format) -> [&'static str; 3] {
         Format::GeoJson => ["\n", ",\n", ""],
         Format::Gml(GmlVersion::V3_2) => ["<wfs:member>", "<wfs:member>", "</wfs:member>\n"],
         Format::Gml(_) => ["<gml:featureMember>", "<gml:featureMember>", "</gml:featureMember>\n"],
-        Format::Csv | Format::Kml => [""; 3],
+        Format::Csv | Format::Kml | Format::FlatGeobuf => [""; 3],
     }
 }
 

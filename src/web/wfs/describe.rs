@@ -28,7 +28,7 @@ fn respond<'a>(ask: &Ask, names: impl Iterator<Item = &'a str>, format: Option<&
         Some(name) if name.eq_ignore_ascii_case("XMLSCHEMA") => ask.version.dialect().gml,
         Some(name) => match Format::parse(name, ask.version)? {
             Format::Gml(gml) => gml,
-            Format::GeoJson | Format::Csv | Format::Kml => {
+            _ => {
                 return Err(Exception::invalid("outputFormat", format!("'{name}' is no format for a schema")));
             }
         },

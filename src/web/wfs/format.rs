@@ -2,6 +2,7 @@
 
 use super::Version;
 use super::exception::{Exception, Result};
+use crate::format::flatgeobuf;
 use crate::format::gml::GmlVersion;
 
 /// How features are written.
@@ -11,12 +12,14 @@ pub enum Format {
     GeoJson,
     Csv,
     Kml,
+    FlatGeobuf,
 }
 
 impl Format {
     pub const GML: [Format; 3] =
         [Format::Gml(GmlVersion::V3_2), Format::Gml(GmlVersion::V3_1), Format::Gml(GmlVersion::V2)];
-    pub const ALL: [Format; 6] = [Self::GML[0], Self::GML[1], Self::GML[2], Format::GeoJson, Format::Csv, Format::Kml];
+    pub const ALL: [Format; 7] =
+        [Self::GML[0], Self::GML[1], Self::GML[2], Format::GeoJson, Format::Csv, Format::Kml, Format::FlatGeobuf];
 
     /// What a request of `version` gets that names none.
     pub fn of(version: Version) -> Format {
@@ -30,6 +33,7 @@ impl Format {
             Format::GeoJson => "application/json",
             Format::Csv => "text/csv",
             Format::Kml => "application/vnd.google-earth.kml+xml",
+            Format::FlatGeobuf => flatgeobuf::MEDIA_TYPE,
         }
     }
 
@@ -39,12 +43,23 @@ impl Format {
             Format::Gml(_) | Format::GeoJson => None,
             Format::Csv => Some("csv"),
             Format::Kml => Some("kml"),
+            Format::FlatGeobuf => Some("fgb"),
         }
     }
 
     /// Whether an answer tells how many features there are.
     pub fn tells_counts(self) -> bool {
         matches!(self, Format::Gml(GmlVersion::V3_2 | GmlVersion::V3_1) | Format::GeoJson)
+    }
+
+    /// Whether an answer can lead to the next page. One that cannot is whole.
+    pub fn pages(self) -> bool {
+        matches!(self, Format::Gml(GmlVersion::V3_2) | Format::GeoJson)
+    }
+
+    /// Whether an answer has the features of one query alone.
+    pub fn of_one_query(self) -> bool {
+        matches!(self, Format::Csv | Format::FlatGeobuf)
     }
 
     /// Reads the names that clients use in requests of `version`. A `+` that nobody percent-encoded has become a blank on its
@@ -70,6 +85,7 @@ impl Format {
             "application/json" | "json" | "application/geojson" | "geojson" => Ok(Format::GeoJson),
             "text/csv" | "csv" => Ok(Format::Csv),
             "application/vnd.google-earth.kmlxml" | "application/vnd.google-earth.kml" | "kml" => Ok(Format::Kml),
+            flatgeobuf::MEDIA_TYPE | "flatgeobuf" | "fgb" => Ok(Format::FlatGeobuf),
             _ => {
                 let names = Format::ALL.map(Format::name).join(", ");
                 Err(Exception::invalid("outputFormat", format!("'{text}' is not offered, only {names}")))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{CRS84, EPSG_3857, EPSG_4326, ITEMS, TYPES, ids, link, seven, ship};
-use crate::app::Server;
+use crate::app::{Answer, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_follow_each_other() {
@@ -42,6 +42,41 @@ async fn pages_follow_each_other() {
     let rest = server.get(next.strip_prefix(&server.url("")).unwrap()).await.expect(200);
     assert_eq!(ids(&rest), ["s1", "s2", "s3", "s4", "s5", "s6"]);
     assert_eq!(rest.json()["numberMatched"], 7);
+    server.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flatgeobuf_has_no_pages() {
+    let server = seven().await;
+    let features = |answer: &Answer| {
+        assert_eq!(answer.header("content-type"), "application/flatgeobuf");
+        assert_eq!(answer.header("content-disposition"), "attachment; filename=\"ships.fgb\"");
+        assert!(!answer.header("alluvium-position").is_empty());
+        let mut rest = answer.body.strip_prefix(b"fgb\x03fgb\x00").unwrap();
+        // The head, and each feature, behind its size.
+        std::iter::from_fn(|| {
+            let size = u32::from_le_bytes(*rest.first_chunk()?) as usize;
+            rest = rest[4..].split_at(size).1;
+            Some(())
+        })
+        .count()
+            - 1
+    };
+    for (query, number) in [("", 7), ("&limit=5", 5), ("&sortby=-name&mmsi=4", 1), ("&bbox=-9,-9,-8,-8", 0)] {
+        assert_eq!(features(&server.get(&format!("{ITEMS}?f=flatgeobuf{query}")).await.expect(200)), number, "{query}");
+    }
+    for (accept, name) in [
+        ("application/flatgeobuf", "application/flatgeobuf"),
+        ("application/flatgeobuf;q=0.9, */*;q=0.1", "application/flatgeobuf"),
+        ("application/flatgeobuf;q=0.5, application/geo+json", "application/geo+json"),
+        ("*/*", "application/geo+json"),
+    ] {
+        let answer = server.send("GET", ITEMS, &[("accept", accept)], "").await.expect(200);
+        assert_eq!(answer.header("content-type"), name, "{accept}");
+    }
+    let asked_by_name =
+        server.send("GET", &format!("{ITEMS}?f=json"), &[("accept", "application/flatgeobuf")], "").await;
+    assert_eq!(asked_by_name.expect(200).header("content-type"), "application/geo+json");
     server.app.shutdown().await;
 }
 

@@ -154,11 +154,13 @@ async fn tables_and_placemarks_are_read() {
     for query in [
         "request=GetFeature&typeNames=ships&outputFormat=csv&resultType=hits",
         "request=GetFeature&typeNames=ships&outputFormat=kml&resultType=hits",
+        "request=GetFeature&typeNames=ships&outputFormat=flatgeobuf&resultType=hits",
     ] {
         exception(&server.get(query).await, 400, "InvalidParameterValue", "resultType");
     }
     for query in [
         "request=GetFeature&typeNames=ships,roads&outputFormat=csv",
+        "request=GetFeature&typeNames=ships,roads&outputFormat=application/flatgeobuf",
         "request=GetFeature&storedQuery_Id=urn:ogc:def:query:OGC-WFS::GetFeatureById&id=ships.s1&outputFormat=csv",
         "request=GetFeature&typeNames=ships&outputFormat=dxf",
     ] {
