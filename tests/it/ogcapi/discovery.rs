@@ -54,6 +54,7 @@ async fn clients_find_their_way() {
             "links": [
                 { "rel": "self", "type": "application/json", "title": "Ships", "href": format!("{own}/collections/ships") },
                 { "rel": "items", "type": "application/geo+json", "title": "The features", "href": format!("{own}{ITEMS}") },
+                { "href": format!("{own}/collections/ships/items?f=flatgeobuf"), "rel": "items", "type": "application/flatgeobuf", "title": "All features, as FlatGeobuf" },
                 {
                     "rel": "http://www.opengis.net/def/rel/ogc/1.0/schema", "type": "application/schema+json",
                     "title": "The schema of the features", "href": format!("{own}/collections/ships/schema"),
