@@ -163,16 +163,21 @@ async fn embedded(dir: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Parts> {
         Ok(Parts {
             log: Arc::new(EmbeddedLog::open(&dir.join("log"), clock.clone())?),
             delegate: Arc::new(GeoPackage::open(&dir.join("alluvium.gpkg"))?),
-            coordinator: Arc::new(LocalCoordinator::new("embedded")),
+            coordinator: Arc::new(LocalCoordinator::kept_in(&dir.join("locks.json"), "embedded")?),
             clock,
         })
     };
     tokio::task::spawn_blocking(opening).await?
 }
 
+/// How long an instance that starts waits to learn what is locked.
+#[cfg(feature = "cluster")]
+const WAIT_FOR_LOCKS: Duration = Duration::from_secs(5);
+
 /// Kafka, PostGIS and ZooKeeper.
 #[cfg(feature = "cluster")]
 async fn clustered(cluster: Cluster<'_>, clock: Arc<dyn Clock>, awaited: &Awaited) -> anyhow::Result<Parts> {
+    use crate::coordination::Coordinator;
     use crate::coordination::zookeeper::{ZooKeeper, ZooKeeperSettings};
     use crate::delegate::postgis::{PostGis, PostGisSettings};
     use crate::log::kafka::{KafkaLog, KafkaSettings};
@@ -205,11 +210,12 @@ async fn clustered(cluster: Cluster<'_>, clock: Arc<dyn Clock>, awaited: &Awaite
         },
         &instance,
     )?;
-    // ZooKeeper is not waited for: without it nothing is swept, and all else goes on.
     let (delegate, ()) = tokio::try_join!(
         until_there(awaited, "PostGIS", || PostGis::connect(database.clone())),
         until_there(awaited, "Kafka", || log.reach()),
     )?;
+    // ZooKeeper is not waited for long: without it nothing is swept and no lock is known, and all else goes on.
+    let _ = tokio::time::timeout(WAIT_FOR_LOCKS, coordinator.unconfirmed_agreement()).await;
     Ok(Parts { log: Arc::new(log), delegate: Arc::new(delegate), coordinator: Arc::new(coordinator), clock })
 }
 

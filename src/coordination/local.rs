@@ -2,15 +2,20 @@
 //! share a process.
 //!
 //! Deterministic: no task, no clock, no chance. Invariant: a resource is in the table exactly as long as a lease on it lives
-//! whose instance has not left.
+//! whose instance has not left. The agreement may be kept in a file, and outlives the process then.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use super::{CoordinationError, Coordinator, Lease, fair_owner};
+use super::{Agreement, CoordinationError, Coordinator, Lease, fair_owner};
 
 /// One instance of a group. Dropped, it leaves the group.
 pub struct LocalCoordinator {
@@ -26,6 +31,13 @@ struct Group {
     members: BTreeMap<String, u64>,
     held: BTreeMap<String, Holder>,
     numbers: u64,
+    agreement: Agreement,
+    /// By joining.
+    confirmed: BTreeMap<u64, u64>,
+    /// Told when there is another agreement.
+    agreed: Arc<Notify>,
+    /// Where the agreement is kept.
+    file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -43,12 +55,42 @@ impl Group {
     fn names(&self) -> Vec<String> {
         self.members.keys().cloned().collect()
     }
+
+    fn has_confirmed(&self, joining: u64) -> bool {
+        self.confirmed.get(&joining).is_some_and(|version| *version >= self.agreement.version)
+    }
+}
+
+/// All of it or nothing, whatever happens meanwhile.
+fn keep(file: &Path, text: &[u8]) -> io::Result<()> {
+    let half = file.with_extension("new");
+    let mut new = File::create(&half)?;
+    new.write_all(text)?;
+    new.sync_all()?;
+    std::fs::rename(&half, file)?;
+    #[cfg(unix)]
+    file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())?;
+    Ok(())
 }
 
 impl LocalCoordinator {
     /// The first instance of a group of its own.
     pub fn new(instance: impl Into<String>) -> LocalCoordinator {
         LocalCoordinator::enter(Arc::default(), instance.into())
+    }
+
+    /// The same, with what was agreed on when `file` was written last, where it is there.
+    pub fn kept_in(file: &Path, instance: impl Into<String>) -> io::Result<LocalCoordinator> {
+        let text = match std::fs::read(file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        let coordinator = LocalCoordinator::new(instance);
+        let mut group = coordinator.group.lock();
+        group.agreement.text = text.into();
+        group.file = Some(file.to_owned());
+        drop(group);
+        Ok(coordinator)
     }
 
     /// Another instance in the same group. It takes the place of a living one of that name, whose leases are lost.
@@ -72,6 +114,7 @@ impl LocalCoordinator {
         if group.members.get(&self.instance) == Some(&self.joining) {
             group.members.remove(&self.instance);
             group.held.retain(|_, holder| holder.joining != self.joining);
+            group.confirmed.remove(&self.joining);
         }
     }
 }
@@ -108,6 +151,56 @@ impl Coordinator for LocalCoordinator {
             resource: resource.to_owned(),
             holder,
         })))
+    }
+
+    async fn agreement(&self) -> Result<Agreement, CoordinationError> {
+        Ok(self.group.lock().agreement.clone())
+    }
+
+    async fn unconfirmed_agreement(&self) -> Agreement {
+        let agreed = self.group.lock().agreed.clone();
+        loop {
+            let mut another = std::pin::pin!(agreed.notified());
+            // From here on none is missed, so the present one is looked at after it.
+            another.as_mut().enable();
+            {
+                let group = self.group.lock();
+                if !group.has_confirmed(self.joining) {
+                    return group.agreement.clone();
+                }
+            }
+            another.await;
+        }
+    }
+
+    async fn agree(&self, instead_of: u64, text: Bytes) -> Result<Option<u64>, CoordinationError> {
+        let mut group = self.group.lock();
+        if group.agreement.version != instead_of {
+            return Ok(None);
+        }
+        if let Some(file) = &group.file {
+            keep(file, &text).map_err(|e| CoordinationError(format!("{}: {e}", file.display())))?;
+        }
+        let version = instead_of + 1;
+        group.agreement = Agreement { version, text };
+        group.agreed.notify_waiters();
+        Ok(Some(version))
+    }
+
+    async fn confirm(&self, version: u64) -> Result<(), CoordinationError> {
+        self.group.lock().confirmed.insert(self.joining, version);
+        Ok(())
+    }
+
+    async fn unconfirmed_by(&self, version: u64) -> Result<Vec<String>, CoordinationError> {
+        let group = self.group.lock();
+        let is_behind = |joining: &u64| group.confirmed.get(joining).is_none_or(|confirmed| *confirmed < version);
+        Ok(group.members.iter().filter(|(_, joining)| is_behind(joining)).map(|(name, _)| name.clone()).collect())
+    }
+
+    fn is_consulted(&self) -> bool {
+        let group = self.group.lock();
+        group.members.get(&self.instance) == Some(&self.joining) && group.confirmed.contains_key(&self.joining)
     }
 }
 

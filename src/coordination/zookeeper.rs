@@ -1,27 +1,30 @@
 //! Coordination over ZooKeeper (3.6 or newer).
 //!
 //! Below the root node: `members/{instance}` and `leases/{resource}`, both ephemeral, so that they are gone with the session
-//! of the instance that made them. One supervised task owns the session: it connects, registers, keeps the cached list of
-//! members fresh and, when the session is lost, begins again with a new one.
+//! of the instance that made them; and `agreement`, which stays. One supervised task owns the session: it connects, registers,
+//! keeps the cached list of members and the agreement fresh and, when the session is lost, begins again with a new one.
 //!
 //! Invariants:
 //! - A lease belongs to the session in which it was taken, and is lost with it.
 //! - A session counts as good for two thirds of its time-out after the last request that the server has answered, counted
 //!   from when it was sent. So a holder that is cut off, or whose process stood still, knows that it may have lost its leases
 //!   before the server gives them to another.
+//! - A member's node holds the version of the agreement that it has confirmed in this session, none at first: the agreement is
+//!   read when the node is there, so who changes it either finds the node or is read. A version is the change's zxid.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, CreateOptions, Error};
 
-use super::{CoordinationError, Coordinator, Lease, fair_owner};
+use super::{Agreement, CoordinationError, Coordinator, Lease, fair_owner};
 use crate::task::{TaskStatus, Tasks};
 
 /// How to reach ZooKeeper.
@@ -66,6 +69,8 @@ fn is_address(server: &str) -> bool {
 pub struct ZooKeeper {
     instance: String,
     current: Arc<Mutex<Option<Arc<Session>>>>,
+    /// Told when there is another session, or another agreement.
+    news: Arc<Notify>,
     /// The one that keeps the session.
     tasks: Tasks,
 }
@@ -90,12 +95,14 @@ impl ZooKeeper {
         }
         let current: Arc<Mutex<Option<Arc<Session>>>> = Arc::default();
         let tasks = Tasks::of(instance);
-        let (kept, id, servers) = (current.clone(), instance.to_owned(), settings.servers.clone());
+        let news: Arc<Notify> = Arc::default();
+        let (kept, told, id) = (current.clone(), news.clone(), instance.to_owned());
+        let servers = settings.servers.clone();
         let settings = Arc::new(settings);
-        let step = move || keep_session(settings.clone(), id.clone(), kept.clone());
+        let step = move || keep_session(settings.clone(), id.clone(), kept.clone(), told.clone());
         let failed = move |why: &str| tracing::warn!(servers, "no session with ZooKeeper, will be tried again: {why}");
         tasks.supervise("coordination", step, failed);
-        Ok(ZooKeeper { instance: instance.to_owned(), current, tasks })
+        Ok(ZooKeeper { instance: instance.to_owned(), current, news, tasks })
     }
 
     fn session(&self) -> Result<Arc<Session>, CoordinationError> {
@@ -140,13 +147,64 @@ impl Coordinator for ZooKeeper {
                 Ok(None)
             }
             Ok(Err(e)) => Err(CoordinationError(e.to_string())),
-            Err(_) => Err(CoordinationError("ZooKeeper does not answer".into())),
+            Err(_) => Err(no_answer()),
         }
+    }
+
+    async fn agreement(&self) -> Result<Agreement, CoordinationError> {
+        let session = self.session()?;
+        session
+            .in_time(async {
+                session.client.sync(&session.agreement_path()).await?;
+                session.read_agreement().await
+            })
+            .await?;
+        Ok(session.agreement.lock().clone())
+    }
+
+    async fn unconfirmed_agreement(&self) -> Agreement {
+        loop {
+            let mut news = std::pin::pin!(self.news.notified());
+            // From here on none are missed, so the present is looked at after it.
+            news.as_mut().enable();
+            if let Some(unconfirmed) = self.session().ok().and_then(|session| session.unconfirmed()) {
+                return unconfirmed;
+            }
+            news.await;
+        }
+    }
+
+    async fn agree(&self, instead_of: u64, text: Bytes) -> Result<Option<u64>, CoordinationError> {
+        let session = self.session()?;
+        session.in_time(session.agree(instead_of, text)).await
+    }
+
+    async fn confirm(&self, version: u64) -> Result<(), CoordinationError> {
+        let session = self.session()?;
+        let (path, text) = (session.member_path(), version.to_string());
+        session.in_time(session.client.set_data(&path, text.as_bytes(), None)).await?;
+        *session.confirmed.lock() = Some(version);
+        Ok(())
+    }
+
+    async fn unconfirmed_by(&self, version: u64) -> Result<Vec<String>, CoordinationError> {
+        let session = self.session()?;
+        session.in_time(session.unconfirmed_by(version)).await
+    }
+
+    fn is_consulted(&self) -> bool {
+        // An older one was confirmed by who did not know yet that the session was lost and what was agreed on without it.
+        let is_of_session = |session: &Session, version| version >= session.first.load(Ordering::SeqCst);
+        self.session().is_ok_and(|session| session.confirmed.lock().is_some_and(|v| is_of_session(&session, v)))
     }
 
     fn tasks(&self) -> Vec<TaskStatus> {
         self.tasks.status()
     }
+}
+
+fn no_answer() -> CoordinationError {
+    CoordinationError("ZooKeeper does not answer".into())
 }
 
 struct ZooKeeperLease {
@@ -195,6 +253,13 @@ struct Session {
     guarded: bool,
     left: AtomicBool,
     view: Mutex<View>,
+    /// As it was read last.
+    agreement: Mutex<Agreement>,
+    /// The version of the agreement when the session began.
+    first: AtomicU64,
+    /// The version that the member's node tells.
+    confirmed: Mutex<Option<u64>>,
+    news: Arc<Notify>,
     /// Resources of which a node of this session exists, or may exist.
     taken: Mutex<HashSet<String>>,
     /// Leases that were dropped; who keeps the session deletes their nodes.
@@ -222,6 +287,20 @@ impl Session {
         format!("{}/members", self.root)
     }
 
+    fn member_path(&self) -> String {
+        format!("{}/{}", self.members_path(), node_name(&self.instance))
+    }
+
+    fn agreement_path(&self) -> String {
+        format!("{}/agreement", self.root)
+    }
+
+    /// What comes of a request within the time that it may take.
+    async fn in_time<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, CoordinationError> {
+        let answer = timeout(self.timeout / 3, request).await.map_err(|_| no_answer())?;
+        answer.map_err(|e| CoordinationError(e.to_string()))
+    }
+
     fn lease_path(&self, resource: &str) -> String {
         format!("{}/leases/{}", self.root, node_name(resource))
     }
@@ -243,6 +322,7 @@ impl Session {
     async fn begin(
         settings: &ZooKeeperSettings,
         instance: &str,
+        news: Arc<Notify>,
     ) -> Result<(Arc<Session>, mpsc::UnboundedReceiver<String>), Error> {
         let mut connector = Client::connector().with_session_timeout(settings.session_timeout);
         if let Some((scheme, auth)) = &settings.auth {
@@ -258,20 +338,29 @@ impl Session {
             guarded: settings.auth.is_some(),
             left: AtomicBool::new(false),
             view: Mutex::new(View { members: Vec::new(), confirmed: Instant::now() }),
+            agreement: Mutex::default(),
+            first: AtomicU64::default(),
+            confirmed: Mutex::default(),
+            news,
             taken: Mutex::default(),
             abandoned,
         };
         let directory = CreateMode::Persistent.with_acls(session.acls());
         session.client.mkdir(&session.members_path(), &directory).await?;
         session.client.mkdir(&format!("{}/leases", session.root), &directory).await?;
+        match session.client.create(&session.agreement_path(), b"", &directory).await {
+            Ok(_) | Err(Error::NodeExists) => {}
+            Err(e) => return Err(e),
+        }
         session.register().await?;
         session.refresh().await?;
+        session.first.store(session.agreement.lock().version, Ordering::SeqCst);
         Ok((Arc::new(session), queue))
     }
 
     /// A node of that name may be left of the instance's last session, for as long as that one lasts.
     async fn register(&self) -> Result<(), Error> {
-        let path = format!("{}/{}", self.members_path(), node_name(&self.instance));
+        let path = self.member_path();
         let since = Instant::now();
         loop {
             match self.client.create(&path, b"", &self.ephemeral()).await {
@@ -284,7 +373,7 @@ impl Session {
         }
     }
 
-    /// Reads who is alive, which also proves that the session is.
+    /// Reads who is alive, which also proves that the session is, and what is agreed on.
     async fn refresh(&self) -> Result<(), Error> {
         let confirmed = Instant::now();
         let nodes = self.client.list_children(&self.members_path()).await?;
@@ -295,12 +384,77 @@ impl Session {
             return Err(Error::SessionExpired);
         }
         *self.view.lock() = View { members, confirmed };
+        self.read_agreement().await
+    }
+
+    /// The text of the agreement only if it is another one than was read last: it may be long.
+    async fn read_agreement(&self) -> Result<(), Error> {
+        let path = self.agreement_path();
+        let stat = self.client.check_stat(&path).await?;
+        if stat.is_some_and(|stat| stat.mzxid as u64 == self.agreement.lock().version) {
+            return Ok(());
+        }
+        let (text, stat) = self.client.get_data(&path).await?;
+        self.learn(Agreement { version: stat.mzxid as u64, text: text.into() });
         Ok(())
+    }
+
+    /// Answers may be handled in another order than they came in.
+    fn learn(&self, read: Agreement) {
+        let mut known = self.agreement.lock();
+        if read.version > known.version {
+            *known = read;
+            self.news.notify_waiters();
+        }
+    }
+
+    fn unconfirmed(&self) -> Option<Agreement> {
+        let (agreement, confirmed) = (self.agreement.lock(), *self.confirmed.lock());
+        confirmed.is_none_or(|version| version < agreement.version).then(|| agreement.clone())
+    }
+
+    async fn agree(&self, instead_of: u64, text: Bytes) -> Result<Option<u64>, Error> {
+        let path = self.agreement_path();
+        let stat = self.client.check_stat(&path).await?.ok_or(Error::NoNode)?;
+        if stat.mzxid as u64 != instead_of {
+            return Ok(None);
+        }
+        match self.client.set_data(&path, &text, Some(stat.version)).await {
+            Ok(stat) => {
+                let version = stat.mzxid as u64;
+                self.learn(Agreement { version, text });
+                Ok(Some(version))
+            }
+            Err(Error::BadVersion) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn unconfirmed_by(&self, version: u64) -> Result<Vec<String>, Error> {
+        let mut behind = Vec::new();
+        for node in self.client.list_children(&self.members_path()).await? {
+            let told = match self.client.get_data(&format!("{}/{node}", self.members_path())).await {
+                Ok((text, _)) => text,
+                // It has gone meanwhile.
+                Err(Error::NoNode) => continue,
+                Err(e) => return Err(e),
+            };
+            // An instance of an earlier program never tells any: it knows of no agreement.
+            let confirmed = std::str::from_utf8(&told).ok().and_then(|text| text.parse::<u64>().ok());
+            if confirmed.is_none_or(|confirmed| confirmed < version) {
+                behind.push(name_of_node(&node));
+            }
+        }
+        Ok(behind)
     }
 
     /// Keeps the session until it is lost; returns why it was.
     async fn attend(&self, queue: &mut mpsc::UnboundedReceiver<String>) -> Error {
         let mut changes = match self.client.watch(&self.members_path(), AddWatchMode::Persistent).await {
+            Ok(watcher) => watcher,
+            Err(e) => return e,
+        };
+        let mut agreed = match self.client.watch(&self.agreement_path(), AddWatchMode::Persistent).await {
             Ok(watcher) => watcher,
             Err(e) => return e,
         };
@@ -311,6 +465,7 @@ impl Session {
             let refreshed = tokio::select! {
                 _ = beat.tick() => self.refresh().await,
                 _ = changes.changed() => self.refresh().await,
+                _ = agreed.changed() => self.read_agreement().await,
                 _ = state.changed() => Ok(()),
                 Some(resource) = queue.recv() => {
                     self.delete_abandoned(resource).await;
@@ -341,12 +496,14 @@ async fn keep_session(
     settings: Arc<ZooKeeperSettings>,
     instance: String,
     current: Arc<Mutex<Option<Arc<Session>>>>,
+    news: Arc<Notify>,
 ) -> Result<(), Error> {
     // One that a fault has left behind would be in the way of the new one.
     current.lock().take();
-    let (session, mut queue) = Session::begin(&settings, &instance).await?;
+    let (session, mut queue) = Session::begin(&settings, &instance, news.clone()).await?;
     tracing::info!(instance, members = session.view.lock().members.len(), "registered with ZooKeeper");
     *current.lock() = Some(session.clone());
+    news.notify_waiters();
     let lost = session.attend(&mut queue).await;
     *current.lock() = None;
     Err(lost)

@@ -70,6 +70,42 @@ impl FeatureChanges {
     }
 }
 
+/// How a transaction uses a lock.
+#[derive(Clone, Debug)]
+pub struct UnderLock {
+    pub id: String,
+    pub release: Release,
+}
+
+/// What becomes of a lock when the transaction that used it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// It ends.
+    All,
+    /// It ends for the features that the transaction has changed; for the others its time begins anew.
+    Touched,
+}
+
+/// What is locked where some of what is wanted is locked already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockAction {
+    /// Nothing.
+    All,
+    /// The rest.
+    Some,
+}
+
+/// A lock. Features are given by the names of their types and their ids.
+#[derive(Clone, Debug, Default)]
+pub struct LockedFeatures {
+    pub id: String,
+    pub features: Vec<(String, FeatureId)>,
+    /// Those that were wanted and are another lock's.
+    pub others: Vec<(String, FeatureId)>,
+    /// From there on the features do not change but under this lock.
+    pub position: Position,
+}
+
 /// What a transaction did.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
@@ -132,6 +168,12 @@ pub enum WriteError {
     /// Of a conditional change: nothing was done.
     #[error("feature '{id}' of '{feature_type}' is not, or no longer, as it was expected to be")]
     NotAsExpected { feature_type: String, id: FeatureId },
+    /// Nothing was written.
+    #[error("feature '{id}' of '{feature_type}' is locked")]
+    Locked { feature_type: String, id: FeatureId },
+    /// Nothing was written.
+    #[error(transparent)]
+    NoLock(#[from] NoLock),
     /// Nothing was written; try again after so many seconds.
     #[error("not available at the moment, nothing was written: {0}")]
     Unavailable(String),
@@ -142,6 +184,35 @@ pub enum WriteError {
     TooLarge(String),
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+/// Why an id is not that of a lock.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoLock {
+    #[error("there is no lock '{0}'")]
+    Unknown(String),
+    #[error("the lock '{0}' has expired, or was released")]
+    Over(String),
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("there is no feature type '{0}'")]
+    UnknownType(String),
+    /// Nothing was locked.
+    #[error("not all of the features can be locked: '{id}' of '{feature_type}' is locked already")]
+    Taken { feature_type: String, id: FeatureId },
+    #[error(transparent)]
+    NoLock(#[from] NoLock),
+    /// Nothing was locked.
+    #[error(
+        "too many features: all locks together take {} bytes at most, some 20,000 features",
+        crate::coordination::MOST_AGREED
+    )]
+    TooMany,
+    /// No lock was given; try again.
+    #[error("not available at the moment: {0}")]
+    Unavailable(String),
 }
 
 #[derive(Clone, Debug, thiserror::Error)]

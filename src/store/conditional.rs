@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::locks::Claim;
 use super::state::TypeState;
 use super::{Store, WriteError, Written, derived};
 use crate::format::record;
 use crate::log::NewRecord;
-use crate::model::{Change, Expected, FeatureType, SchemaError, Value, partition_of};
+use crate::model::{Append, Change, Expected, FeatureType, SchemaError, Value, partition_of};
 use crate::store::api::{Action, ActionKind, Transaction};
 use crate::transient::Decision;
 
@@ -39,7 +40,12 @@ impl Store {
             key: Bytes::copy_from_slice(id.as_bytes()),
             value: record::encode(r, ft.schema_version),
         });
-        let offsets = self.append(records.collect()).await?;
+        let pass = self.locks.enter();
+        self.locks.check(&pass, &ft, std::iter::once(&id), Claim::None)?;
+        for (tracks, appends) in self.appends_of(&ft, &change) {
+            self.locks.check(&pass, &tracks, appends.iter().map(|append| &append.id), Claim::None)?;
+        }
+        let offsets = self.append(records.collect(), pass).await?;
         let (name, place) = (ft.name.clone(), (state.clone(), partition));
         let written = self.visible(&[name], vec![vec![id.clone()]], &[place], &offsets).await;
         match offsets.first().map(|offset| state.index.read().decision(partition, *offset)) {
@@ -59,24 +65,33 @@ impl Store {
         change: Change,
         written: Written,
     ) -> Result<Written, WriteError> {
-        let (mut actions, points) = (Vec::new(), points.feature_type());
-        for tracks in self.feature_types() {
-            if tracks.track_of.as_ref() == Some(&points.name) {
-                let changes = std::slice::from_ref(&change);
-                let appends = derived::appends(&points, &tracks, changes, self.clock.now_ms());
-                actions.push(Action { feature_type: tracks.name.clone(), kind: ActionKind::Append { appends } });
-            }
-        }
+        let appends = self.appends_of(&points.feature_type(), &change).into_iter();
+        let append = |(tracks, appends): (Arc<FeatureType>, Vec<Append>)| {
+            let kind = ActionKind::Append { appends };
+            Action { feature_type: tracks.name.clone(), kind }
+        };
+        let actions: Vec<Action> = appends.map(append).collect();
         if actions.is_empty() {
             return Ok(written);
         }
         // The change itself is done: no error may say that nothing was written.
         let mut with_tracks =
-            self.write_without_check(Transaction { actions, ..Transaction::default() }).await.map_err(|e| {
+            self.write_with(Transaction { actions, ..Transaction::default() }, Claim::Fact).await.map_err(|e| {
                 WriteError::OutcomeUnknown(format!("the change is done, but not what its tracks have of it: {e}"))
             })?;
         with_tracks.position.merge(&written.position);
         Ok(Written { ids: written.ids, ..with_tracks })
+    }
+
+    /// What the change means for the types that are tracks of these points.
+    fn appends_of(&self, points: &FeatureType, change: &Change) -> Vec<(Arc<FeatureType>, Vec<Append>)> {
+        let types = self.feature_types().into_iter().filter(|t| t.track_of.as_ref() == Some(&points.name));
+        let appends = |tracks: Arc<FeatureType>| {
+            let changes = std::slice::from_ref(change);
+            let appends = derived::appends(points, &tracks, changes, self.clock.now_ms());
+            (tracks, appends)
+        };
+        types.map(appends).collect()
     }
 }
 

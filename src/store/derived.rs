@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::Store;
 use super::api::{Action, ActionKind, Transaction, WriteError};
+use super::locks::Claim;
 use super::state::TypeState;
 use crate::model::crs::{Crs, Transform};
 use crate::model::geometry::Coord;
@@ -53,7 +54,8 @@ impl Store {
             }
         }
         if !actions.is_empty() {
-            self.write(Transaction { actions, ..Transaction::default() }).await?;
+            self.check_room()?;
+            self.write_with(Transaction { actions, ..Transaction::default() }, Claim::Fact).await?;
         }
         let foreign = &mut points.partition(partition).foreign;
         while foreign.pop_front_if(|(offset, ..)| *offset <= last).is_some() {}

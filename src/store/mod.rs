@@ -9,6 +9,7 @@ mod catalogue;
 mod conditional;
 pub mod dead_letters;
 mod derived;
+mod locks;
 mod memory;
 mod merge;
 mod resolver;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 
 pub use api::*;
 pub use backup::Backup;
+use locks::{Claim, Locks, Pass};
 use memory::Memory;
 pub use memory::{MemoryLimits, MemoryStatus};
 pub use merge::Reading;
@@ -97,6 +99,7 @@ pub struct Store {
     types: RwLock<BTreeMap<String, Arc<TypeState>>>,
     /// As of the catalogue that was seen last.
     stored_queries: RwLock<Arc<BTreeMap<String, String>>>,
+    locks: Arc<Locks>,
     /// Held while the set of types changes.
     catalogue: tokio::sync::Mutex<catalogue::Seen>,
     /// Held by those who cut logs, and against them while a backup is made.
@@ -116,6 +119,7 @@ impl Store {
         let store = Arc::new(Store {
             log: parts.log,
             delegate: parts.delegate,
+            locks: Arc::new(Locks::new(parts.coordinator.clone(), parts.clock.clone())),
             coordinator: parts.coordinator,
             clock: parts.clock,
             memory: Memory::new(settings.memory),
@@ -136,6 +140,7 @@ impl Store {
         // What it has begun to tail would go on.
         let up: Result<(), CatalogueError> = up.await;
         up.inspect_err(|_| store.abort())?;
+        store.watch_locks();
         store.watch_catalogue();
         store.watch_foreign();
         Ok(store)
@@ -194,14 +199,30 @@ impl Store {
     /// Writes, all or nothing. When it returns the changes are durable and, if `Written::applied`, visible here.
     pub async fn write(&self, transaction: Transaction) -> Result<Written, WriteError> {
         self.check_room()?;
-        self.write_without_check(transaction).await
+        self.write_with(transaction, Claim::None).await
     }
 
-    async fn write_without_check(&self, transaction: Transaction) -> Result<Written, WriteError> {
+    /// The same under a lock: its features may be changed, and it is released when they are.
+    pub async fn write_under(&self, transaction: Transaction, lock: &UnderLock) -> Result<Written, WriteError> {
+        self.check_room()?;
+        self.write_with(transaction, Claim::Lock(lock)).await
+    }
+
+    async fn write_with(&self, transaction: Transaction, claim: Claim<'_>) -> Result<Written, WriteError> {
         let types: Vec<String> = transaction.actions.iter().map(|a| a.feature_type.clone()).collect();
-        let resolved = transaction::resolve(self, transaction).await?;
-        let offsets = self.append(resolved.records).await?;
-        Ok(self.visible(&types, resolved.ids, &resolved.places, &offsets).await)
+        let resolved = transaction::resolve(self, transaction, claim).await?;
+        let changes_nothing = resolved.records.is_empty();
+        let offsets = self.append(resolved.records, resolved.pass).await?;
+        let written = self.visible(&types, resolved.ids, &resolved.places, &offsets).await;
+        if let Claim::Lock(lock) = claim
+            && let Err(e) = self.locks.release(lock, &resolved.touched).await
+        {
+            if changes_nothing {
+                return Err(WriteError::Unavailable(e.to_string()));
+            }
+            tracing::warn!(lock = lock.id, error = %e, "a lock is not released before its time is over");
+        }
+        Ok(written)
     }
 
     /// What a write takes of memory is known when it is applied: the limit is passed by as much as is under way.
@@ -222,13 +243,18 @@ impl Store {
         self.memory.status()
     }
 
-    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Offset>, WriteError> {
+    async fn append(&self, records: Vec<NewRecord>, pass: Pass) -> Result<Vec<Offset>, WriteError> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
         let log = self.log.clone();
         // A client that goes away must not break off an append.
-        let appended = uncancelled(async move { log.append(records).await }).await;
+        let append = async move {
+            let appended = log.append(records).await;
+            drop(pass);
+            appended
+        };
+        let appended = uncancelled(append).await;
         Ok(appended.unwrap_or_else(|| Err(LogError::OutcomeUnknown("the append was broken off".into())))?)
     }
 

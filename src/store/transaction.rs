@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::api::{Action, ActionKind, Existing, FeatureChanges, Transaction, WriteError};
+use super::locks::{Claim, Pass};
 use super::state::TypeState;
 use super::{Store, derived};
 use crate::delegate::DelegateError;
@@ -28,9 +29,13 @@ pub(super) struct Resolved {
     pub records: Vec<NewRecord>,
     /// The type and partition of each record.
     pub places: Vec<(Arc<TypeState>, PartitionId)>,
+    /// To be held until all is appended.
+    pub pass: Pass,
+    /// What it changes, by the names of logs; only of one under a lock.
+    pub touched: Vec<(String, FeatureId)>,
 }
 
-pub(super) async fn resolve(store: &Store, transaction: Transaction) -> Result<Resolved, WriteError> {
+pub(super) async fn resolve(store: &Store, transaction: Transaction, claim: Claim<'_>) -> Result<Resolved, WriteError> {
     let mut resolver = Resolver {
         store,
         at_least: transaction.at_least,
@@ -46,7 +51,7 @@ pub(super) async fn resolve(store: &Store, transaction: Transaction) -> Result<R
     for (n, action) in actions.into_iter().enumerate() {
         ids.push(resolver.action(n, action).await?);
     }
-    resolver.finish(ids)
+    resolver.finish(ids, claim)
 }
 
 struct Resolver<'a> {
@@ -239,12 +244,22 @@ impl Resolver<'_> {
         }
     }
 
-    fn finish(mut self, ids: Vec<Vec<FeatureId>>) -> Result<Resolved, WriteError> {
+    fn finish(mut self, ids: Vec<Vec<FeatureId>>, claim: Claim<'_>) -> Result<Resolved, WriteError> {
         self.derive();
-        let mut resolved = Resolved { ids, records: Vec::new(), places: Vec::new() };
+        let locks = &self.store.locks;
+        let pass = locks.enter();
+        if let Claim::Lock(under) = claim {
+            locks.check_lock(&pass, &under.id)?;
+        }
+        let mut resolved = Resolved { ids, records: Vec::new(), places: Vec::new(), pass, touched: Vec::new() };
         for work in self.types.into_values() {
             if let Some(why) = work.state.stopped() {
                 return Err(WriteError::Unavailable(why));
+            }
+            locks.check(&resolved.pass, &work.feature_type, work.changes.iter().map(Change::id), claim)?;
+            if let Claim::Lock(_) = claim {
+                let log = work.state.log_name.to_string();
+                resolved.touched.extend(work.changes.iter().map(|change| (log.clone(), change.id().clone())));
             }
             let ft = &work.feature_type;
             let mut by_partition: BTreeMap<PartitionId, Vec<Change>> = BTreeMap::new();

@@ -120,6 +120,9 @@ impl From<WriteError> for Problem {
             WriteError::Invalid { error, .. } => error.into(),
             WriteError::Exists { .. } => Problem::new(StatusCode::CONFLICT, e.to_string()),
             WriteError::NotAsExpected { .. } => Problem::new(StatusCode::PRECONDITION_FAILED, e.to_string()),
+            WriteError::Locked { .. } => Problem::new(StatusCode::LOCKED, e.to_string()),
+            // Of WFS alone.
+            WriteError::NoLock(_) => Problem::new(StatusCode::CONFLICT, e.to_string()),
             WriteError::Unavailable(_) => Problem::unavailable(e.to_string()),
             // Not 503, which clients and proxies take for leave to send again as it is.
             WriteError::OutcomeUnknown(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, e.to_string()),

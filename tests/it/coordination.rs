@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use alluvium::coordination::local::LocalCoordinator;
-use alluvium::coordination::{Coordinator, Lease};
+use alluvium::coordination::{Coordinator, Lease, MOST_AGREED};
 
 const RESOURCES: usize = 40;
 
@@ -78,6 +78,63 @@ async fn leases_spread_and_move<C: Coordinator>(a: C, join: impl FnOnce() -> C) 
     assert!(held_b.iter().all(|(_, lease)| lease.is_held()), "a dead lease takes nothing from its successor");
 }
 
+/// What one agrees on the other learns; nobody is asked in vain, and what was agreed on stays.
+async fn instances_agree<C: Coordinator>(a: C, join: impl Fn(&str) -> C) {
+    until_members(&a, &["a"]).await;
+    let first = a.unconfirmed_agreement().await;
+    assert!(first.text.is_empty() && !a.is_consulted());
+    a.confirm(first.version).await.unwrap();
+    assert!(a.is_consulted());
+    assert_eq!(a.unconfirmed_by(first.version).await.unwrap(), [""; 0]);
+
+    let b = join("b");
+    until_members(&a, &["a", "b"]).await;
+    until_members(&b, &["a", "b"]).await;
+    assert_eq!(a.unconfirmed_by(first.version).await.unwrap(), ["b"], "who comes must confirm what is agreed on");
+    assert_eq!(b.unconfirmed_agreement().await, first);
+    b.confirm(first.version).await.unwrap();
+
+    let second = a.agree(first.version, "two".into()).await.unwrap().expect("nobody else has changed it");
+    assert!(second > first.version);
+    assert_eq!(b.agree(first.version, "other".into()).await.unwrap(), None, "on what has changed since");
+    let (told_a, told_b) = tokio::join!(a.unconfirmed_agreement(), b.unconfirmed_agreement());
+    assert_eq!((told_a.version, &*told_a.text, &told_b), (second, &b"two"[..], &told_a));
+    assert_eq!(b.agreement().await.unwrap(), told_a);
+    assert_eq!(a.unconfirmed_by(second).await.unwrap(), ["a", "b"]);
+    b.confirm(second).await.unwrap();
+    assert_eq!(b.unconfirmed_by(second).await.unwrap(), ["a"]);
+    a.confirm(second).await.unwrap();
+    assert_eq!(a.unconfirmed_by(second).await.unwrap(), [""; 0]);
+
+    // Many at once: each change is on top of another.
+    let add = async |of: &C| {
+        for _ in 0..10 {
+            while let now = of.agreement().await.unwrap()
+                && of.agree(now.version, [&now.text[..], b"+"].concat().into()).await.unwrap().is_none()
+            {}
+        }
+    };
+    tokio::join!(add(&a), add(&b));
+    let sum = a.agreement().await.unwrap();
+    assert_eq!(sum.text.len(), 3 + 20);
+    a.agree(sum.version, vec![b'x'; MOST_AGREED].into()).await.unwrap().expect("nobody else changes it");
+    let last = b.agreement().await.unwrap();
+    assert_eq!(last.text.len(), MOST_AGREED);
+    b.confirm(last.version).await.unwrap();
+    drop(a);
+    until("who has gone is not asked", PATIENCE, async || b.unconfirmed_by(last.version).await.unwrap().is_empty())
+        .await;
+    let c = join("c");
+    assert_eq!(c.unconfirmed_agreement().await, last, "it outlives who agreed on it");
+}
+
+#[tokio::test]
+async fn local_instances_agree() {
+    let door = LocalCoordinator::new("door");
+    door.leave();
+    instances_agree(door.join("a"), |name| door.join(name)).await;
+}
+
 #[tokio::test]
 async fn local_leases_spread_and_move() {
     let a = LocalCoordinator::new("a");
@@ -125,6 +182,14 @@ mod zookeeper {
         let settings = settings(&servers);
         let start = |name| ZooKeeper::start(settings.clone(), name).unwrap();
         leases_spread_and_move(start("a"), || start("b")).await;
+    }
+
+    #[tokio::test]
+    async fn zookeeper_instances_agree() {
+        let Some(servers) = server("ALLUVIUM_ZOOKEEPER") else { return };
+        let settings = settings(&servers);
+        let start = |name: &str| ZooKeeper::start(settings.clone(), name).unwrap();
+        instances_agree(start("a"), start).await;
     }
 
     #[tokio::test]
@@ -232,6 +297,11 @@ mod zookeeper {
         step(&a, &mut held).await;
         assert_eq!(held.len(), RESOURCES);
 
+        // Something is agreed on.
+        let agreed = a.unconfirmed_agreement().await;
+        let version = a.agree(agreed.version, "kept".into()).await.unwrap().unwrap();
+        a.confirm(version).await.unwrap();
+
         // A short pause: the session goes on.
         server.run("restart");
         until("leases after a restart", PATIENCE, async || {
@@ -245,6 +315,7 @@ mod zookeeper {
         let since = Instant::now();
         until("doubt", PATIENCE, async || held.iter().all(|(_, lease)| !lease.is_held())).await;
         assert!(a.acquire("other").await.is_err() && a.members().await.is_err());
+        assert!(!a.is_consulted() && a.agreement().await.is_err() && a.agree(version, "lost".into()).await.is_err());
         tokio::time::sleep((SESSION * 2).saturating_sub(since.elapsed())).await;
         server.run("start");
         until("leases after a failure", PATIENCE, async || {
@@ -252,6 +323,11 @@ mod zookeeper {
             held.len() == RESOURCES
         })
         .await;
+        assert!(!a.is_consulted(), "in the new session nothing is confirmed yet");
+        let agreed = a.unconfirmed_agreement().await;
+        assert_eq!((agreed.version, &*agreed.text), (version, &b"kept"[..]));
+        a.confirm(version).await.unwrap();
+        assert!(a.is_consulted());
         let task = a.tasks().remove(0);
         assert!(task.restarts > 0 && !task.backing_off && task.last_error.is_some(), "{task:?}");
     }

@@ -61,6 +61,7 @@ macro_rules! on_each_stack {
     };
 }
 
+mod locks;
 mod schema;
 
 on_each_stack! {

@@ -320,7 +320,12 @@ impl Report {
                 metrics::written(collection, "insert", lines.len());
                 Ok(())
             }
-            Err(e @ (WriteError::Invalid { .. } | WriteError::TooLarge(_) | WriteError::Exists { .. })) => {
+            Err(
+                e @ (WriteError::Invalid { .. }
+                | WriteError::TooLarge(_)
+                | WriteError::Exists { .. }
+                | WriteError::Locked { .. }),
+            ) => {
                 let what = e.to_string();
                 lines.iter().for_each(|line| self.reject(*line, &what, ""));
                 Ok(())

@@ -336,6 +336,9 @@ impl Frame {
         };
         let head = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{}{counts}", self.root());
         out.extend_from_slice(head.as_bytes());
+        if let Some(lock) = &ask.lock {
+            out.extend_from_slice(format!(" lockId=\"{}\"", lock.id).as_bytes());
+        }
         let links = [("next", &self.next), ("previous", &self.previous)];
         for (name, link) in links.into_iter().filter(|_| gml == GmlVersion::V3_2) {
             if let Some(link) = link {

@@ -11,7 +11,7 @@ use super::Version;
 use crate::format::gml::GmlError;
 use crate::format::xml::{self, XmlError};
 use crate::query::fes::{self, FesError};
-use crate::store::api::{CatalogueError, ReadError, WriteError};
+use crate::store::api::{CatalogueError, LockError, NoLock, ReadError, WriteError};
 use crate::web::problem::Problem;
 
 /// An `exceptionCode` (WFS 2.0.0 table 3, OWS Common 1.1 table 27).
@@ -27,6 +27,8 @@ pub enum Code {
     OperationProcessingFailed,
     InvalidValue,
     InvalidLockId,
+    LockHasExpired,
+    CannotLockAllFeatures,
     DuplicateStoredQueryIdValue,
     DuplicateStoredQueryParameterName,
     NotFound,
@@ -37,7 +39,7 @@ impl Code {
     fn status(self) -> StatusCode {
         match self {
             Code::NotFound => StatusCode::NOT_FOUND,
-            Code::OperationProcessingFailed => StatusCode::FORBIDDEN,
+            Code::OperationProcessingFailed | Code::LockHasExpired => StatusCode::FORBIDDEN,
             Code::DuplicateStoredQueryIdValue | Code::DuplicateStoredQueryParameterName => StatusCode::CONFLICT,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -211,6 +213,9 @@ impl From<WriteError> for Exception {
             WriteError::NotAsExpected { .. } => {
                 Exception::new(Code::NoApplicableCode, "", text).with_status(StatusCode::CONFLICT)
             }
+            // Of a request without a lockId: it is what would let it pass (15.2.3.1).
+            WriteError::Locked { .. } => Exception::new(Code::MissingParameterValue, "lockId", text),
+            WriteError::NoLock(e) => e.into(),
             WriteError::Unavailable(_) => Exception::unavailable(text),
             // Not 503, which clients and proxies take for leave to send again as it is.
             WriteError::OutcomeUnknown(_) => {
@@ -220,6 +225,29 @@ impl From<WriteError> for Exception {
                 Exception::new(Code::NoApplicableCode, "", text).with_status(StatusCode::PAYLOAD_TOO_LARGE)
             }
             WriteError::Read(e) => e.into(),
+        }
+    }
+}
+
+impl From<NoLock> for Exception {
+    fn from(e: NoLock) -> Exception {
+        let code = match e {
+            NoLock::Unknown(_) => Code::InvalidLockId,
+            NoLock::Over(_) => Code::LockHasExpired,
+        };
+        Exception::new(code, "lockId", e.to_string())
+    }
+}
+
+impl From<LockError> for Exception {
+    fn from(e: LockError) -> Exception {
+        let text = e.to_string();
+        match e {
+            LockError::UnknownType(_) => Exception::invalid("typeName", text),
+            LockError::Taken { .. } => Exception::new(Code::CannotLockAllFeatures, "", text),
+            LockError::NoLock(e) => e.into(),
+            LockError::TooMany => Exception::new(Code::OperationProcessingFailed, "", text),
+            LockError::Unavailable(_) => Exception::unavailable(text),
         }
     }
 }

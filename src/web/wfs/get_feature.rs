@@ -30,7 +30,7 @@ pub struct Request {
 }
 
 /// A request for what queries give, or for the one feature of GetFeatureById, whose answer is no collection.
-enum Asked {
+pub enum Asked {
     Queries(Request),
     ById { id: String, format: Format },
 }
@@ -88,7 +88,7 @@ async fn respond_values(ask: &Ask, asked: Asked, reference: Option<String>) -> R
 }
 
 /// The request for one feature by its WFS id. An id of no type's is nobody's: 404.
-fn by_id(ask: &Ask, id: &str, format: Format) -> Result<Request> {
+pub fn by_id(ask: &Ask, id: &str, format: Format) -> Result<Request> {
     let not_found = || Exception::new(Code::NotFound, "id", format!("there is no feature '{id}'"));
     let (type_name, _) = id.trim().split_once('.').ok_or_else(not_found)?;
     if resolve_rid(id, type_name, |t| ask.is_type(t)).is_none() || !ask.is_type(type_name) {
@@ -116,7 +116,7 @@ fn format(ask: &Ask, asked: Option<&str>) -> Result<Format> {
     asked.map_or(Ok(Format::of(ask.version)), |text| Format::parse(text, ask.version))
 }
 
-async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
+pub async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
     let format = format(ask, kvp.get("outputFormat"))?;
     check_resolve(kvp.get("resolve"))?;
     let queries = match kvp.any(&["storedQuery_Id", "storedQueryId"]) {
@@ -205,7 +205,7 @@ fn type_of_ids(kvp: &Kvp) -> Result<String> {
     }
 }
 
-async fn read_xml(ask: &Ask, root: &Element) -> Result<Asked> {
+pub async fn read_xml(ask: &Ask, root: &Element) -> Result<Asked> {
     let format = format(ask, root.attribute("outputFormat"))?;
     check_resolve(root.attribute("resolve"))?;
     let mut queries = Vec::new();

@@ -1,4 +1,4 @@
-//! WFS 2.0.0, 1.1.0 and 1.0.0 at `/wfs`: Simple, Basic and Transactional, over key-value pairs and XML, each request answered
+//! WFS 2.0.0, 1.1.0 and 1.0.0 at `/wfs`: Simple, Basic, Transactional and Locking, over key-value pairs and XML, each request answered
 //! in its own version. Clients mix them: QGIS and GDAL write in the dialects of 1.0 and 1.1 to a layer that they read in 2.0.
 //!
 //! Owns requests, answers and exception reports of WFS; features, geometries and schemas are [`crate::format::gml`]'s, filters
@@ -11,6 +11,7 @@ mod exception;
 mod format;
 mod get_feature;
 mod kvp;
+mod lock;
 mod query;
 mod stored_query;
 mod transaction;
@@ -31,6 +32,7 @@ use super::problem::Problem;
 use super::request::{AtLeast, BaseUrl};
 use crate::format::xml::{Element, Limits, Reader};
 use crate::model::{FeatureType, Position};
+use crate::store::api::LockedFeatures;
 use exception::{Code, Exception, Result};
 use kvp::Kvp;
 use version::{OLD_WFS_NS, Version, WFS_NS};
@@ -45,6 +47,7 @@ async fn options() -> impl IntoResponse {
 }
 
 /// Who asks, from where, and in which version.
+#[derive(Clone)]
 struct Ask {
     web: Arc<Web>,
     caller: Caller,
@@ -52,6 +55,8 @@ struct Ask {
     at_least: Position,
     /// The highest until the request has told.
     version: Version,
+    /// What was locked for the answer: it has these features alone.
+    lock: Option<Arc<LockedFeatures>>,
 }
 
 impl Ask {
@@ -59,7 +64,7 @@ impl Ask {
         let caller = Caller::from_request_parts(parts, &()).await?;
         let base = BaseUrl::from_request_parts(parts, &()).await?;
         let AtLeast(at_least) = AtLeast::from_request_parts(parts, &()).await?;
-        Ok(Ask { web, caller, base, at_least, version: Version::V2_0 })
+        Ok(Ask { web, caller, base, at_least, version: Version::V2_0, lock: None })
     }
 
     /// The address of the service, without a query.
@@ -150,6 +155,8 @@ async fn kvp_request(mut ask: Ask, kvp: Kvp, version: &mut Version) -> Result<Re
     match operation.to_ascii_lowercase().as_str() {
         "describefeaturetype" => describe::from_kvp(ask, &kvp),
         "getfeature" => get_feature::from_kvp(ask, kvp).await,
+        "getfeaturewithlock" => lock::features_from_kvp(ask, kvp).await,
+        "lockfeature" => lock::from_kvp(ask, kvp).await,
         "getgmlobject" => get_feature::object_from_kvp(ask, &kvp).await,
         "getpropertyvalue" => get_feature::values_from_kvp(ask, kvp).await,
         "liststoredqueries" => stored_query::list(ask),
@@ -201,6 +208,8 @@ async fn xml_request(mut ask: Ask, body: &[u8], version: &mut Version) -> Result
     match &*root.local {
         "DescribeFeatureType" => describe::from_xml(ask, &root),
         "GetFeature" => get_feature::from_xml(ask, &root).await,
+        "GetFeatureWithLock" => lock::features_from_xml(ask, &root).await,
+        "LockFeature" => lock::from_xml(ask, &root).await,
         "GetGmlObject" => get_feature::object_from_xml(ask, &root).await,
         "GetPropertyValue" => get_feature::values_from_xml(ask, &root).await,
         "ListStoredQueries" => stored_query::list(ask),

@@ -74,6 +74,10 @@ impl QueryRequest {
             }
             filter = filter.and(Filter::Bbox(parse_bbox(bbox, &axes)?));
         }
+        if let Some(lock) = &ask.lock {
+            let locked = lock.features.iter().filter(|(name, _)| *name == ft.name);
+            filter = filter.and(Filter::ids(locked.map(|(_, id)| id.clone())));
+        }
         let crs = match &self.srs_name {
             Some(name) => axes.parse(name).map_err(|e| Exception::invalid("srsName", e))?,
             None => axes.default.clone(),

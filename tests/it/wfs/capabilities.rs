@@ -28,7 +28,9 @@ async fn capabilities_are_valid_and_say_what_holds() {
             "DropStoredQuery",
             "GetFeature",
             "GetPropertyValue",
-            "Transaction"
+            "Transaction",
+            "LockFeature",
+            "GetFeatureWithLock"
         ]
     );
     let constraint = |name: &str| {
@@ -38,7 +40,7 @@ async fn capabilities_are_valid_and_say_what_holds() {
     for (name, value) in [
         ("ImplementsBasicWFS", "TRUE"),
         ("ImplementsTransactionalWFS", "TRUE"),
-        ("ImplementsLockingWFS", "FALSE"),
+        ("ImplementsLockingWFS", "TRUE"),
         ("ImplementsResultPaging", "TRUE"),
         ("ManageStoredQueries", "TRUE"),
         ("CountDefault", "10000"),
@@ -120,7 +122,16 @@ async fn capabilities_of_older_versions_say_the_same_in_their_words() {
         .children_named("Operation")
         .map(|o| o.attribute("name").unwrap())
         .collect();
-    assert_eq!(operations, ["GetCapabilities", "DescribeFeatureType", "GetFeature", "GetGmlObject", "Transaction"]);
+    let expected = [
+        "GetCapabilities",
+        "DescribeFeatureType",
+        "GetFeature",
+        "GetGmlObject",
+        "Transaction",
+        "LockFeature",
+        "GetFeatureWithLock",
+    ];
+    assert_eq!(operations, expected);
     for part in [
         "<wfs:FeatureType xmlns:app=\"urn:alluvium:app\"><wfs:Name>app:ships</wfs:Name>",
         "<wfs:DefaultSRS>urn:ogc:def:crs:EPSG::3857</wfs:DefaultSRS>",
@@ -145,7 +156,7 @@ async fn capabilities_of_older_versions_say_the_same_in_their_words() {
         "<Title>Ships &amp; more</Title>",
         "<FeatureType xmlns:app=\"urn:alluvium:app\"><Name>app:ships</Name>",
         "<SRS>EPSG:3857</SRS>",
-        "<Operations><Query/><Insert/><Update/><Delete/></Operations>",
+        "<Operations><Query/><Insert/><Update/><Delete/><Lock/></Operations>",
         "<LatLongBoundingBox minx=\"20\" miny=\"60\" maxx=\"24\" maxy=\"60\"/>",
         "<ResultFormat><GML2/></ResultFormat>",
         "<ogc:Intersect/>",

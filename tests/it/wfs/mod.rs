@@ -3,6 +3,7 @@
 mod capabilities;
 mod dialects;
 mod errors;
+mod locks;
 mod reading;
 mod schemas;
 mod stored_queries;

@@ -10,10 +10,9 @@ use crate::web::wfs::query::stored_crs;
 use crate::web::wfs::{Ask, Version, stored_query};
 
 /// What GetFeature and GetPropertyValue offer, and what they do not.
-const CONFORMANCE: [(&str, bool); 16] = [
+const CONFORMANCE: [(&str, bool); 15] = [
     ("ImplementsSimpleWFS", true),
     ("ImplementsBasicWFS", true),
-    ("ImplementsLockingWFS", false),
     ("KVPEncoding", true),
     ("XMLEncoding", true),
     ("SOAPEncoding", false),
@@ -25,9 +24,11 @@ const CONFORMANCE: [(&str, bool); 16] = [
     ("ImplementsTemporalJoins", false),
     ("ImplementsFeatureVersioning", false),
     ("PagingIsTransactionSafe", false),
-    ("AutomaticDataLocking", false),
+    ("AutomaticDataLocking", true),
     ("PreservesSiblingOrder", true),
 ];
+
+const LOCK_ACTIONS: [&str; 2] = ["ALL", "SOME"];
 
 /// The sections that are `wanted`.
 pub(super) fn document(contents: &Contents<'_>, wanted: impl Fn(&str) -> bool) -> Document {
@@ -144,6 +145,8 @@ impl Document {
             let gml_3_1 = [GmlVersion::V3_1.media_type()];
             let ids: &[&str] = &["GenerateNew", "UseExisting", "ReplaceDuplicate"];
             self.operation("Transaction", href, &[("inputFormat", &gml_3_1), ("idgen", ids)], None);
+            self.operation("LockFeature", href, &[("lockAction", &LOCK_ACTIONS)], None);
+            self.operation("GetFeatureWithLock", href, &[("resultType", &["results"]), ("outputFormat", &gml)], None);
         }
         self.raw("</ows:OperationsMetadata>\n");
     }
@@ -178,9 +181,14 @@ impl Document {
         self.operation("GetPropertyValue", href, &[("outputFormat", gml_3_2), ("resolve", resolve)], None);
         if editable {
             self.operation("Transaction", href, &[("inputFormat", gml_3_2)], None);
+            self.operation("LockFeature", href, &[("lockAction", &LOCK_ACTIONS)], None);
+            let parameters: &[(&str, &[&str])] =
+                &[("outputFormat", &gml), ("resultType", &["results"]), ("resolve", resolve)];
+            self.operation("GetFeatureWithLock", href, parameters, Some(&count_default));
         }
         self.parameter("version", &versions);
         self.constraint("ows", "ImplementsTransactionalWFS", truth(editable));
+        self.constraint("ows", "ImplementsLockingWFS", truth(editable));
         self.constraint("ows", "ManageStoredQueries", truth(administers));
         for (name, holds) in CONFORMANCE {
             self.constraint("ows", name, truth(holds));
@@ -254,7 +262,7 @@ impl Document {
         }
         if version == Version::V1_1 {
             self.raw("<wfs:Operations>");
-            let writing: &[&str] = if *editable { &["Insert", "Update", "Delete"] } else { &[] };
+            let writing: &[&str] = if *editable { &["Insert", "Update", "Delete", "Lock"] } else { &[] };
             ["Query", "GetGmlObject"].iter().chain(writing).for_each(|name| self.element("wfs:Operation", name));
             self.raw("</wfs:Operations>\n");
         }

@@ -28,6 +28,8 @@ pub(super) fn document(contents: &Contents<'_>) -> Document {
     out.request("GetFeature", "<ResultFormat><GML2/></ResultFormat>", &["Get", "Post"], &href);
     if contents.editable {
         out.request("Transaction", "", &["Post"], &href);
+        out.request("LockFeature", "", &["Get", "Post"], &href);
+        out.request("GetFeatureWithLock", "<ResultFormat><GML2/></ResultFormat>", &["Get", "Post"], &href);
     }
     out.raw("</Request></Capability>\n<FeatureTypeList>\n<Operations><Query/></Operations>\n");
     contents.types.iter().for_each(|offered| out.old_feature_type(offered));
@@ -67,7 +69,7 @@ impl Document {
         self.element("Abstract", &ft.description);
         // The schema demands one of a type without geometry too.
         self.element("SRS", &CrsRef::short(stored_crs(ft)).spelling);
-        let write = if *editable { "<Insert/><Update/><Delete/>" } else { "" };
+        let write = if *editable { "<Insert/><Update/><Delete/><Lock/>" } else { "" };
         self.raw(&format!("<Operations><Query/>{write}</Operations>\n"));
         if let Some(b) = bounds {
             // In degrees, as its name has it and clients take it, although the schema's comment says the type's own CRS.

@@ -8,12 +8,12 @@ mod parse;
 
 use axum::response::Response;
 
-use super::exception::{Exception, Result};
+use super::exception::{Code, Exception, Result};
 use super::{Ask, OLD_WFS_NS, Version, WFS_NS, xml_response};
 use crate::format::gml::gml_id;
 use crate::format::xml::{self, Element, Reader};
 use crate::model::FeatureId;
-use crate::store::api::{ActionKind, Transaction, WriteError, Written};
+use crate::store::api::{ActionKind, Transaction, UnderLock, WriteError, Written};
 use crate::web::request::position_header;
 use parse::{Label, Parsed};
 
@@ -49,10 +49,14 @@ pub async fn respond(ask: &Ask, root: &Element, reader: &mut Reader<'_>, version
     let dialect = Dialect::of(root)?;
     *version = dialect.version;
     let parsed = parse::read(ask, root, reader, dialect).await?;
-    let Parsed { actions, labels } = parsed;
+    let Parsed { actions, labels, lock } = parsed;
     let kinds: Vec<(Kind, String)> = actions.iter().map(|a| (Kind::of(&a.kind), a.feature_type.clone())).collect();
     let transaction = Transaction { actions, at_least: ask.at_least.clone() };
-    let written = ask.web.store.write(transaction).await.map_err(|e| at_fault(e, &labels))?;
+    let written = match &lock {
+        None => ask.web.store.write(transaction).await,
+        Some(lock) => ask.web.store.write_under(transaction, lock).await,
+    };
+    let written = written.map_err(|e| at_fault(e, &labels, lock.as_ref()))?;
     let position = position_header(&written.position);
     let mut answer = Answer { dialect, out: Vec::new(), kinds, labels, written };
     answer.write();
@@ -62,7 +66,10 @@ pub async fn respond(ask: &Ask, root: &Element, reader: &mut Reader<'_>, version
 }
 
 /// The error with the handle of the action that caused it, where the client gave it one.
-fn at_fault(e: WriteError, labels: &[Label]) -> Exception {
+fn at_fault(e: WriteError, labels: &[Label], lock: Option<&UnderLock>) -> Exception {
+    if let (WriteError::Locked { .. }, Some(lock)) = (&e, lock) {
+        return Exception::new(Code::InvalidLockId, "lockId", format!("{e} by another lock than '{}'", lock.id));
+    }
     let handle = match &e {
         WriteError::Invalid { action, .. } => labels.get(*action).and_then(|l| l.handle.as_ref()),
         _ => None,

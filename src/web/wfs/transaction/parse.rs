@@ -12,7 +12,7 @@ use crate::model::feature::check_id;
 use crate::model::{Dimension, Feature, FeatureId, FeatureType, Value, no_id};
 use crate::query::fes::{self, Reference};
 use crate::query::{Filter, Query};
-use crate::store::api::{Action, ActionKind, Existing, FeatureChanges};
+use crate::store::api::{Action, ActionKind, Existing, FeatureChanges, Release, UnderLock};
 use crate::web::access::Role;
 use crate::web::wfs::exception::{Code, Exception, Result};
 use crate::web::wfs::query::axes;
@@ -27,6 +27,7 @@ pub struct Parsed {
     pub actions: Vec<Action>,
     /// One of each action.
     pub labels: Vec<Label>,
+    pub lock: Option<UnderLock>,
 }
 
 /// What the request says of an action besides what it does.
@@ -54,7 +55,8 @@ pub enum IdGen {
 pub async fn read(ask: &Ask, root: &Element, reader: &mut Reader<'_>, dialect: Dialect) -> Result<Parsed> {
     let mut parser =
         Parser { ask, dialect, srs_name: srs_name(root), types: BTreeMap::new(), parsed: Parsed::default() };
-    no_lock(root.attribute("lockId"))?;
+    parser.lock(root.attribute("lockId").unwrap_or_default());
+    let release = release(root.attribute("releaseAction"))?;
     let mut read = 0;
     while let Some(mut element) = reader.next_child()? {
         if &*element.local == "Insert" {
@@ -72,6 +74,7 @@ pub async fn read(ask: &Ask, root: &Element, reader: &mut Reader<'_>, dialect: D
     }
     reader.end()?;
     let mut parsed = parser.parsed;
+    parsed.lock.iter_mut().for_each(|lock| lock.release = release);
     replace_duplicates(ask, &mut parsed).await?;
     Ok(parsed)
 }
@@ -107,10 +110,14 @@ async fn breathe(read: &mut usize) {
     }
 }
 
-fn no_lock(lock: Option<&str>) -> Result<()> {
-    match lock.map(str::trim) {
-        None | Some("") => Ok(()),
-        Some(id) => Err(Exception::new(Code::InvalidLockId, "lockId", format!("there is no lock '{id}'"))),
+fn release(action: Option<&str>) -> Result<Release> {
+    match action.map(str::trim) {
+        None | Some("ALL") => Ok(Release::All),
+        Some("SOME") => Ok(Release::Touched),
+        Some(other) => {
+            let text = format!("releaseAction: '{other}' is not one of ALL, SOME");
+            Err(Exception::invalid("releaseAction", text))
+        }
     }
 }
 
@@ -144,6 +151,12 @@ impl Parser<'_> {
         self.ask.caller.may(Role::Editor, Some(&ft.name))?;
         self.types.insert(qname.to_owned(), ft.clone());
         Ok(ft)
+    }
+
+    fn lock(&mut self, id: &str) {
+        if !id.trim().is_empty() {
+            self.parsed.lock = Some(UnderLock { id: id.trim().to_owned(), release: Release::All });
+        }
     }
 
     fn axes(&self, ft: &FeatureType, srs_name: Option<&String>) -> Result<Axes> {
@@ -211,7 +224,11 @@ impl Parser<'_> {
             "Update" => self.update(e),
             "Delete" => self.delete(e),
             "Replace" => self.replace(e),
-            "LockId" => no_lock(Some(e.trimmed())),
+            // As before 2.0.
+            "LockId" => {
+                self.lock(e.trimmed());
+                Ok(())
+            }
             "Native" if e.attribute("safeToIgnore").is_some_and(|v| matches!(v.trim(), "true" | "1")) => Ok(()),
             "Native" => Err(Exception::invalid("Native", "this vendor's action is not known here")),
             other => Err(e.error(format!("'{other}' is not an action")).into()),
