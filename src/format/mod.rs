@@ -5,13 +5,17 @@
 
 pub mod archive;
 pub mod csv;
+pub mod file;
 mod flatbuffer;
 pub mod flatgeobuf;
 pub mod geojson;
+pub mod geopackage;
 pub mod gml;
 pub mod json;
 pub mod kml;
 pub mod placed;
 pub mod record;
+pub mod shapefile;
 pub mod wkt;
 pub mod xml;
+pub mod zip;

@@ -40,6 +40,11 @@ impl Crs {
         table::find(self.epsg).map_or("", |d| d.name)
     }
 
+    /// The definition in ESRI's WKT; `None` where there is none.
+    pub fn esri_wkt(self) -> Option<String> {
+        table::esri_wkt(self.epsg)
+    }
+
     /// Degrees on an ellipsoid, not metres on a plane.
     pub fn is_geographic(self) -> bool {
         table::find(self.epsg).is_some_and(|d| d.geographic)

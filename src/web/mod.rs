@@ -69,7 +69,9 @@ impl Web {
 /// Every route, with what all of them go through.
 pub fn router(web: Arc<Web>) -> Router {
     metrics::describe();
-    let compressible = DefaultPredicate::new().and(NotForContentType::new("text/event-stream"));
+    let compressible = DefaultPredicate::new()
+        .and(NotForContentType::new("text/event-stream"))
+        .and(NotForContentType::new("application/zip"));
     let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressible);
     Router::new()
         .merge(ogcapi::router())

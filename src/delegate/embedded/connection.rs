@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
-use super::blob;
+use crate::format::geopackage::blob;
 
 /// Connections kept open for the next reader.
 const IDLE_READERS: usize = 8;

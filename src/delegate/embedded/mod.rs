@@ -6,7 +6,6 @@
 //! (`synchronous = FULL`); every snapshot has a connection of its own (WAL), so that neither waits for the other.
 
 mod backup;
-mod blob;
 mod connection;
 mod persist;
 mod read;

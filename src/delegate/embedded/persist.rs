@@ -3,10 +3,11 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ErrorCode, Transaction, params};
 
-use super::{blob, row, schema, tail};
+use super::{row, schema, tail};
 use crate::delegate::dead_letter::{DeadLetter, KEPT};
 use crate::delegate::sql::{VERSION, quoted, stored_version};
 use crate::delegate::{DelegateError, PersistBatch, PersistEntry, Persisting, refused};
+use crate::format::geopackage::blob;
 use crate::model::{Feature, FeatureType, PartitionId, Rect};
 
 /// See [`crate::delegate::Delegate::persist`].

@@ -1,31 +1,15 @@
-//! Rows of a feature table, to and from the model: the types of the columns, and how each value is written in SQLite.
-//!
-//! Invariant: within a column the order of SQLite (`BINARY`) is that of [`Value::sort_cmp`]. Instants and days are text of a
-//! fixed width, which holds for the years 0 to 9999; others are refused. Every value comes back as it was, but -0.0 as 0.0.
+//! Rows of a feature table, to and from the model: columns and values are those of any GeoPackage ([`crate::format::geopackage`]).
+//! Every value comes back as it was, but -0.0 as 0.0.
 
-use jiff::civil;
-use jiff::tz::Offset as Zone;
-use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
+use rusqlite::types::{Value as SqlValue, ValueRef};
 
-use super::blob;
 use super::tail::Tails;
 use crate::delegate::sql::{Bind, VERSION, quoted, version_of};
 use crate::delegate::{DelegateError, Row};
+use crate::format::geopackage::blob;
+pub use crate::format::geopackage::value::encode;
+use crate::format::geopackage::value::{date_text, instant_text};
 use crate::model::{Feature, FeatureId, FeatureType, PropertyType, Value, value};
-
-/// The type of a property's column (OGC 12-128r17, table 1).
-pub fn column_type(kind: PropertyType) -> &'static str {
-    match kind {
-        PropertyType::String | PropertyType::Uuid | PropertyType::Json => "TEXT",
-        PropertyType::Int32 => "MEDIUMINT",
-        PropertyType::Int64 => "INTEGER",
-        PropertyType::Number => "DOUBLE",
-        PropertyType::Boolean => "BOOLEAN",
-        PropertyType::Date => "DATE",
-        PropertyType::DateTime => "DATETIME",
-        PropertyType::Bytes => "BLOB",
-    }
-}
 
 /// The columns that [`read`] reads and the upsert writes, in that order: id, version, geometry if the type has one, properties.
 pub fn columns(feature_type: &FeatureType) -> Vec<String> {
@@ -94,26 +78,6 @@ fn decode(kind: PropertyType, stored: ValueRef<'_>) -> Option<Value> {
     })
 }
 
-/// A value for its column. The error says why this column cannot have it.
-pub fn encode(kind: PropertyType, value: &Value) -> Result<ToSqlOutput<'_>, String> {
-    if !value.is_of(kind) {
-        return Err(format!("not of type {}", kind.name()));
-    }
-    let borrowed = ToSqlOutput::Borrowed;
-    let owned = |s: String| ToSqlOutput::Owned(SqlValue::Text(s));
-    Ok(match value {
-        Value::Null => borrowed(ValueRef::Null),
-        Value::Bool(b) => borrowed(ValueRef::Integer(i64::from(*b))),
-        Value::Int(n) => borrowed(ValueRef::Integer(*n)),
-        Value::Number(x) => borrowed(ValueRef::Real(*x)),
-        Value::String(s) | Value::Json(s) => borrowed(ValueRef::Text(s.as_bytes())),
-        Value::Date(days) => owned(date_text(*days).ok_or("the year is not between 0 and 9999")?),
-        Value::DateTime(micros) => owned(instant_text(*micros).ok_or("the year is not between 0 and 9999")?),
-        Value::Uuid(u) => owned(uuid::Uuid::from_bytes(*u).to_string()),
-        Value::Bytes(b) => borrowed(ValueRef::Blob(b)),
-    })
-}
-
 /// A value for a placeholder.
 pub fn bound(bind: &Bind) -> SqlValue {
     // Sorts as what it stands for does: before or after every year that a column can have.
@@ -134,29 +98,10 @@ pub fn bound(bind: &Bind) -> SqlValue {
     }
 }
 
-fn date_text(days: i32) -> Option<String> {
-    let day = civil::date(1970, 1, 1).checked_add(jiff::Span::new().try_days(days).ok()?).ok()?;
-    (day.year() >= 0).then(|| format!("{:04}-{:02}-{:02}", day.year(), day.month(), day.day()))
-}
-
-fn instant_text(micros: i64) -> Option<String> {
-    let t = Zone::UTC.to_datetime(jiff::Timestamp::from_microsecond(micros).ok()?);
-    (t.year() >= 0).then(|| {
-        format!(
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-            t.year(),
-            t.month(),
-            t.day(),
-            t.hour(),
-            t.minute(),
-            t.second(),
-            t.subsec_nanosecond() / 1000
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::civil;
+
     use super::*;
 
     #[test]

@@ -7,16 +7,14 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::row::column_type;
 use super::tail;
 use crate::delegate::sql::{VERSION, quoted};
 use crate::delegate::{DelegateError, same_columns};
+pub use crate::format::geopackage::rtree;
+use crate::format::geopackage::value::column_type;
+use crate::format::geopackage::{self, APPLICATION_ID};
 use crate::model::{FeatureType, PartitionId, Property, Watermark};
 
-/// 'GPKG', in the file's header.
-const APPLICATION_ID: i64 = 0x4750_4b47;
-/// GeoPackage 1.3.0.
-const USER_VERSION: i64 = 10_300;
 /// Of the bookkeeping tables. Files of format 1 have no tails.
 const FORMAT: i64 = 2;
 
@@ -29,9 +27,7 @@ pub fn prepare(connection: &mut Connection) -> Result<(), DelegateError> {
     }
     if tables == 0 {
         // Before there is a write-ahead log: other programs look for these in the file itself.
-        connection.execute_batch(&format!(
-            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {USER_VERSION};"
-        ))?;
+        geopackage::declare(connection)?;
     }
     let journal: String = connection.query_row("PRAGMA journal_mode = WAL", [], |r| r.get(0))?;
     if journal != "wal" {
@@ -41,7 +37,8 @@ pub fn prepare(connection: &mut Connection) -> Result<(), DelegateError> {
     }
     connection.execute_batch("PRAGMA synchronous = FULL")?;
     let tx = begin(connection)?;
-    tx.execute_batch(include_str!("geopackage.sql"))?;
+    geopackage::prepare(&tx)?;
+    tx.execute_batch(include_str!("bookkeeping.sql"))?;
     tx.execute("UPDATE gpkgext_alluvium_state SET format = 2 WHERE format = 1", [])?;
     let format: i64 = tx.query_row("SELECT format FROM gpkgext_alluvium_state", [], |r| r.get(0))?;
     if format != FORMAT {
@@ -225,29 +222,7 @@ fn create_table(tx: &Transaction<'_>, feature_type: &FeatureType) -> rusqlite::R
     columns.push(format!("{VERSION} INTEGER NOT NULL DEFAULT 0"));
     tx.execute_batch(&format!("CREATE TABLE {} ({})", quoted(name), columns.join(", ")))?;
 
-    let data_type = if feature_type.geometry.is_some() { "features" } else { "attributes" };
-    let srs_id = feature_type.geometry.map(|g| g.epsg);
-    if let Some(epsg) = srs_id {
-        tx.execute(
-            "INSERT OR IGNORE INTO gpkg_spatial_ref_sys VALUES ('EPSG:' || ?1, ?1, 'EPSG', ?1, 'undefined', NULL)",
-            [epsg],
-        )?;
-    }
-    tx.execute(
-        "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, srs_id) VALUES (?1, ?2, ?1, ?3, ?4)",
-        params![name, data_type, description(feature_type), srs_id],
-    )?;
-    let Some(g) = &feature_type.geometry else { return Ok(()) };
-    tx.execute(
-        "INSERT INTO gpkg_geometry_columns VALUES (?1, 'geom', ?2, ?3, ?4, ?5)",
-        params![name, g.kind.name().to_uppercase(), g.epsg, g.dimension.has_z(), g.dimension.has_m()],
-    )?;
-    tx.execute(
-        "INSERT INTO gpkg_extensions VALUES (?1, 'geom', 'gpkg_rtree_index',
-         'http://www.geopackage.org/spec120/#extension_rtree', 'write-only')",
-        [name],
-    )?;
-    tx.execute_batch(&include_str!("rtree.sql").replace("{rtree}", &rtree(name)).replace("{table}", name))
+    geopackage::enter(tx, name, feature_type.geometry.as_ref(), description(feature_type))
 }
 
 fn not_null(nullable: bool) -> &'static str {
@@ -261,11 +236,6 @@ fn column_definition(property: &Property) -> String {
 /// What other programs show of the table.
 fn description(feature_type: &FeatureType) -> &str {
     if feature_type.description.is_empty() { feature_type.title() } else { &feature_type.description }
-}
-
-/// The R-tree of a feature table.
-pub fn rtree(table: &str) -> String {
-    format!("rtree_{table}_geom")
 }
 
 /// An index on each property that asks for one; the id makes it serve ordered pages too.

@@ -6,9 +6,10 @@
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
 
 use super::persist::refusal;
-use super::{blob, row, schema};
+use super::{row, schema};
 use crate::delegate::sql::{VERSION, quoted};
 use crate::delegate::{DelegateError, PersistBatch};
+use crate::format::geopackage::blob;
 use crate::model::{FeatureType, Fixes, Geometry, Growth, Offset, PartitionId, Rect, TrackShape};
 
 /// Lines that are written in one transaction.

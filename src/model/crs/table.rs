@@ -1,5 +1,6 @@
 //! The CRS that are known, out of PROJ's own database: `table.tsv`, written by `generate.py`.
 
+use std::io::{BufRead, BufReader};
 use std::sync::{LazyLock, OnceLock};
 
 use proj4rs::Proj;
@@ -41,6 +42,15 @@ static TABLE: LazyLock<Vec<Definition>> = LazyLock::new(|| parse(include_str!("t
 /// The definition of an EPSG code.
 pub(super) fn find(epsg: u32) -> Option<&'static Definition> {
     TABLE.binary_search_by_key(&epsg, |d| d.epsg).ok().map(|i| &TABLE[i])
+}
+
+/// The definition of an EPSG code in ESRI's WKT: `esri.tsv.gz`, written by `esri.py`. It is read from its beginning.
+pub(super) fn esri_wkt(epsg: u32) -> Option<String> {
+    let lines = BufReader::new(flate2::read::GzDecoder::new(&include_bytes!("esri.tsv.gz")[..])).lines();
+    lines.map_while(Result::ok).find_map(|line| {
+        let (code, wkt) = line.split_once('\t')?;
+        (code.parse() == Ok(epsg)).then(|| wkt.to_owned())
+    })
 }
 
 /// All of them, by code.

@@ -14,7 +14,7 @@ use super::exception::{Code, Exception, Result};
 use super::format::Format;
 use super::get_feature::Request;
 use super::query::Prepared;
-use super::{Ask, Version, xml_response};
+use super::{Ask, Version, file, xml_response};
 use crate::format::gml::{self, APP, APP_NS, GmlVersion, Selection, gml_id};
 use crate::format::{csv, flatgeobuf, geojson, kml, xml};
 use crate::model::crs::CrsRef;
@@ -41,6 +41,9 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
     if request.hits && !request.format.tells_counts() {
         let text = format!("{} has no place for a count: ask for another outputFormat", request.format.name());
         return Err(Exception::invalid("resultType", text));
+    }
+    if let Some(file) = request.format.file() {
+        return file::respond(ask, &request, file).await;
     }
     if request.format.of_one_query() && request.queries.len() > 1 {
         let text = format!("{} has the features of one query", request.format.name());
@@ -108,12 +111,17 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
     {
         response.headers_mut().insert("content-crs", crs);
     }
-    if let Some(name) = file_name(&request, &type_names)
+    attach(&mut response, &request, &type_names);
+    Ok(response)
+}
+
+/// Says so when the answer is to be saved rather than shown.
+pub fn attach(response: &mut Response, request: &Request, type_names: &[String]) {
+    if let Some(name) = file_name(request, type_names)
         && let Ok(disposition) = HeaderValue::try_from(format!("attachment; filename=\"{name}\""))
     {
         response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
     }
-    Ok(response)
 }
 
 /// Under what name the answer is to be saved: as `format_options=filename:…` says, else after its first type.
@@ -252,6 +260,10 @@ impl Part {
             }
             Format::Kml => Writer::Kml(kml::FeatureWriter::new(&ft, &selection)),
             Format::FlatGeobuf => Writer::FlatGeobuf(flatgeobuf::FeatureWriter::new(&ft, crs.crs, &selection, true)),
+            Format::Shapefile | Format::GeoPackage => {
+                let text = format!("{} has collections of features alone", request.format.name());
+                return Err(Exception::invalid("outputFormat", text));
+            }
             Format::GeoJson => {
                 // GeoJSON is longitude, latitude unless something else is asked for, and x,y always: what JSON clients
                 // of WFS have learnt to expect.
@@ -360,7 +372,7 @@ impl Frame {
             Format::GeoJson => {}
             Format::Gml(_) => return out.extend_from_slice(format!("</{}>\n", self.root()).as_bytes()),
             Format::Kml => return out.extend_from_slice(kml::CLOSE.as_bytes()),
-            Format::Csv | Format::FlatGeobuf => return,
+            Format::Csv | Format::FlatGeobuf | Format::Shapefile | Format::GeoPackage => return,
         }
         let links: Vec<serde_json::Value> = [("next", &self.next), ("prev", &self.previous)]
             .into_iter()
@@ -397,7 +409,7 @@ fn around_members(format: Format) -> [&'static str; 3] {
         Format::GeoJson => ["\n", ",\n", ""],
         Format::Gml(GmlVersion::V3_2) => ["<wfs:member>", "<wfs:member>", "</wfs:member>\n"],
         Format::Gml(_) => ["<gml:featureMember>", "<gml:featureMember>", "</gml:featureMember>\n"],
-        Format::Csv | Format::Kml | Format::FlatGeobuf => [""; 3],
+        Format::Csv | Format::Kml | Format::FlatGeobuf | Format::Shapefile | Format::GeoPackage => [""; 3],
     }
 }
 

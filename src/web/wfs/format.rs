@@ -2,8 +2,9 @@
 
 use super::Version;
 use super::exception::{Exception, Result};
-use crate::format::flatgeobuf;
+use crate::format::file::FeatureFile;
 use crate::format::gml::GmlVersion;
+use crate::format::{flatgeobuf, geopackage, shapefile};
 
 /// How features are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,13 +14,25 @@ pub enum Format {
     Csv,
     Kml,
     FlatGeobuf,
+    /// In a ZIP archive.
+    Shapefile,
+    GeoPackage,
 }
 
 impl Format {
     pub const GML: [Format; 3] =
         [Format::Gml(GmlVersion::V3_2), Format::Gml(GmlVersion::V3_1), Format::Gml(GmlVersion::V2)];
-    pub const ALL: [Format; 7] =
-        [Self::GML[0], Self::GML[1], Self::GML[2], Format::GeoJson, Format::Csv, Format::Kml, Format::FlatGeobuf];
+    pub const ALL: [Format; 9] = [
+        Self::GML[0],
+        Self::GML[1],
+        Self::GML[2],
+        Format::GeoJson,
+        Format::Csv,
+        Format::Kml,
+        Format::FlatGeobuf,
+        Format::Shapefile,
+        Format::GeoPackage,
+    ];
 
     /// What a request of `version` gets that names none.
     pub fn of(version: Version) -> Format {
@@ -34,6 +47,8 @@ impl Format {
             Format::Csv => "text/csv",
             Format::Kml => "application/vnd.google-earth.kml+xml",
             Format::FlatGeobuf => flatgeobuf::MEDIA_TYPE,
+            Format::Shapefile => "application/zip",
+            Format::GeoPackage => geopackage::MEDIA_TYPE,
         }
     }
 
@@ -44,12 +59,23 @@ impl Format {
             Format::Csv => Some("csv"),
             Format::Kml => Some("kml"),
             Format::FlatGeobuf => Some("fgb"),
+            Format::Shapefile => Some("zip"),
+            Format::GeoPackage => Some("gpkg"),
         }
     }
 
     /// Whether an answer tells how many features there are.
     pub fn tells_counts(self) -> bool {
         matches!(self, Format::Gml(GmlVersion::V3_2 | GmlVersion::V3_1) | Format::GeoJson)
+    }
+
+    /// Where the features are collected for an answer that is made as a whole; `None`: it streams.
+    pub fn file(self) -> Option<Box<dyn FeatureFile>> {
+        match self {
+            Format::Shapefile => Some(Box::<shapefile::Archive>::default()),
+            Format::GeoPackage => Some(Box::<geopackage::GeoPackage>::default()),
+            _ => None,
+        }
     }
 
     /// Whether an answer can lead to the next page. One that cannot is whole.
@@ -86,6 +112,12 @@ impl Format {
             "text/csv" | "csv" => Ok(Format::Csv),
             "application/vnd.google-earth.kmlxml" | "application/vnd.google-earth.kml" | "kml" => Ok(Format::Kml),
             flatgeobuf::MEDIA_TYPE | "flatgeobuf" | "fgb" => Ok(Format::FlatGeobuf),
+            "application/zip" | "application/x-zipped-shp" | "shape-zip" | "shapezip" | "shapefile" => {
+                Ok(Format::Shapefile)
+            }
+            "application/geopackagesqlite3" | "application/x-gpkg" | "geopackage" | "geopkg" | "gpkg" => {
+                Ok(Format::GeoPackage)
+            }
             _ => {
                 let names = Format::ALL.map(Format::name).join(", ");
                 Err(Exception::invalid("outputFormat", format!("'{text}' is not offered, only {names}")))

@@ -8,6 +8,7 @@ mod answer;
 mod capabilities;
 mod describe;
 mod exception;
+mod file;
 mod format;
 mod get_feature;
 mod kvp;
