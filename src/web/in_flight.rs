@@ -78,7 +78,7 @@ impl Kind {
 /// Middleware: gives requests that read or write features a place, and reads an end.
 pub async fn admit(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let is_wfs = path == "/wfs";
+    let is_wfs = wfs::is_path(path);
     if !(is_wfs || path.starts_with("/collections")) || request.method() == Method::OPTIONS {
         return next.run(request).await;
     }

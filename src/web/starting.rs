@@ -31,6 +31,7 @@ impl Routes {
             .route("/health/live", get(health::live))
             .route("/health/ready", get(ready))
             .route("/wfs", any(wfs))
+            .route("/wfs/{type}", any(wfs))
             .fallback(anything_else)
             .with_state(self.awaited.clone())
     }

@@ -35,7 +35,7 @@ fn respond<'a>(ask: &Ask, names: impl Iterator<Item = &'a str>, format: Option<&
     };
     let mut types = names.map(|name| ask.feature_type(name)).collect::<Result<Vec<_>>>()?;
     if types.is_empty() {
-        types = ask.web.feature_types(&ask.caller);
+        types = ask.feature_types();
     }
     types.dedup_by(|a, b| a.name == b.name);
     Ok(xml_response(gml::schema(types.iter().map(AsRef::as_ref), gml), gml.media_type()))

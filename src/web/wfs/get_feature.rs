@@ -124,7 +124,10 @@ pub async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
             let id = kvp.get("id").ok_or_else(|| Exception::missing("id"))?.to_owned();
             return Ok(Asked::ById { id, format });
         }
-        Some(stored) => stored_query::queries(ask, stored, |name| kvp.get(name).map(Argument::of_text)).await?,
+        Some(stored) => {
+            let given = |name: &str| kvp.get(name).map(str::to_owned).or_else(|| kvp.option("viewparams", name));
+            stored_query::queries(ask, stored, |name| given(name).as_deref().map(Argument::of_text)).await?
+        }
         None => kvp_queries(&kvp)?,
     };
     Ok(Asked::Queries(Request {
@@ -133,7 +136,7 @@ pub async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
         start: kvp.number(&["startIndex"])?.unwrap_or(0),
         hits: result_type(kvp.get("resultType"))?,
         format,
-        file_name: kvp.option("filename"),
+        file_name: kvp.option("format_options", "filename"),
         value_reference: kvp.get("valueReference").map(str::to_owned),
         as_kvp: Some(kvp),
     }))

@@ -41,10 +41,13 @@ impl Kvp {
         self.any(names).map(parse).transpose()
     }
 
-    /// A value of GeoServer's `format_options=name:value;name:value`.
-    pub fn option(&self, name: &str) -> Option<String> {
-        let mut options = self.get("format_options")?.split(';').filter_map(|o| o.split_once(':'));
-        options.find(|(n, _)| n.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
+    /// A value of a parameter that has several, as GeoServer writes them: `format_options=name:value;name:value`, and so
+    /// `viewparams`, where a backslash takes a semicolon for itself.
+    pub fn option(&self, parameter: &str, name: &str) -> Option<String> {
+        self.get(parameter).map(escaped_semicolons).unwrap_or_default().into_iter().find_map(|option| {
+            let (n, value) = option.split_once(':')?;
+            n.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+        })
     }
 
     pub fn push(&mut self, name: &str, value: impl Into<String>) {
@@ -111,6 +114,22 @@ pub fn groups(text: &str) -> Vec<&str> {
     if found.is_empty() { vec![text] } else { found }
 }
 
+/// The parts of a text between semicolons; a backslash takes what follows it as it is.
+fn escaped_semicolons(text: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut part = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            ';' => parts.push(std::mem::take(&mut part)),
+            '\\' => part.extend(chars.next()),
+            c => part.push(c),
+        }
+    }
+    parts.push(part);
+    parts
+}
+
 /// The parts of a text between semicolons that are not quoted.
 pub fn semicolons(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
@@ -146,6 +165,9 @@ mod tests {
             "?SERVICE=WFS&typename=&TypeNames=app:ships&x=a%20b%20c&startIndex=5"
         );
         assert!(Kvp::parse("a=%zz").is_err() && Kvp::parse("a=%ff").is_err() && Kvp::parse("a=%").is_err());
+        let several = Kvp::parse("viewparams=line:55;name: a\\;b:c ;empty").unwrap();
+        let values = ["LINE", "name", "empty", "other"].map(|name| several.option("viewParams", name));
+        assert_eq!(values.map(Option::unwrap_or_default), ["55", "a;b:c", "", ""]);
         assert!(Kvp::parse("count=-1").unwrap().number(&["count"]).is_err());
     }
 

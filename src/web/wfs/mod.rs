@@ -38,10 +38,18 @@ use exception::{Code, Exception, Result};
 use kvp::Kvp;
 use version::{OLD_WFS_NS, Version, WFS_NS};
 
-/// `/wfs`.
+/// `/wfs`, and `/wfs/{type}` as if there were that feature type alone.
 pub fn router() -> Router<Arc<Web>> {
-    Router::new().route("/wfs", get(handle).post(handle).options(options))
+    let methods = || get(handle).post(handle).options(options);
+    Router::new().route("/wfs", methods()).route("/wfs/{type}", methods())
 }
+
+/// True of the path of this service, whole or of one type.
+pub fn is_path(path: &str) -> bool {
+    path == "/wfs" || path.starts_with(TYPE_PATH)
+}
+
+const TYPE_PATH: &str = "/wfs/";
 
 async fn options() -> impl IntoResponse {
     (StatusCode::OK, [(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"))])
@@ -54,6 +62,8 @@ struct Ask {
     caller: Caller,
     base: BaseUrl,
     at_least: Position,
+    /// The one type that there is at this address; `None`: all.
+    only: Option<Arc<FeatureType>>,
     /// The highest until the request has told.
     version: Version,
     /// What was locked for the answer: it has these features alone.
@@ -65,12 +75,27 @@ impl Ask {
         let caller = Caller::from_request_parts(parts, &()).await?;
         let base = BaseUrl::from_request_parts(parts, &()).await?;
         let AtLeast(at_least) = AtLeast::from_request_parts(parts, &()).await?;
-        Ok(Ask { web, caller, base, at_least, version: Version::V2_0, lock: None })
+        let only = match parts.uri.path().strip_prefix(TYPE_PATH) {
+            None => None,
+            Some(name) => Some(web.feature_type(&caller, name)?),
+        };
+        Ok(Ask { web, caller, base, at_least, only, version: Version::V2_0, lock: None })
     }
 
     /// The address of the service, without a query.
     fn href(&self) -> String {
-        format!("{}/wfs", self.base)
+        match &self.only {
+            None => format!("{}/wfs", self.base),
+            Some(ft) => format!("{}{TYPE_PATH}{}", self.base, ft.name),
+        }
+    }
+
+    /// The types that the caller may read here.
+    fn feature_types(&self) -> Vec<Arc<FeatureType>> {
+        match &self.only {
+            None => self.web.feature_types(&self.caller),
+            Some(ft) => vec![ft.clone()],
+        }
     }
 
     /// The type of a qualified name; prefixes do not matter, there is one namespace.
@@ -78,6 +103,9 @@ impl Ask {
         let name = qname.trim();
         let name = name.strip_prefix("schema-element(").and_then(|n| n.strip_suffix(')')).unwrap_or(name);
         let name = name.rsplit_once(':').map_or(name, |(_, local)| local);
+        if self.only.as_ref().is_some_and(|only| only.name != name) {
+            return Err(Exception::invalid("typeName", format!("there is no feature type '{qname}' at this address")));
+        }
         let found = self.web.feature_type(&self.caller, name).map_err(Exception::from);
         found.map_err(|e| match e.code() {
             Code::NotFound => Exception::invalid("typeName", format!("there is no feature type '{qname}'")),

@@ -263,7 +263,7 @@ fn answer(body: String) -> Response {
 }
 
 fn return_types(ask: &Ask) -> Vec<String> {
-    ask.web.feature_types(&ask.caller).iter().map(|t| t.name.clone()).collect()
+    ask.feature_types().iter().map(|t| t.name.clone()).collect()
 }
 
 /// ListStoredQueries (14.3).

@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod dialects;
+mod endpoints;
 mod errors;
 mod locks;
 mod reading;

@@ -127,3 +127,13 @@ async fn what_is_wrong_with_a_stored_query_is_told_and_nothing_is_kept() {
     let built_in = "request=DropStoredQuery&storedQuery_Id=urn:ogc:def:query:OGC-WFS::GetFeatureById";
     exception(&server.get(built_in).await, 400, "InvalidParameterValue", "id");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_may_come_as_viewparams() {
+    let server = Server::with_ships().await;
+    assert_eq!(create(&server, BY_TYPE).await.status, 200);
+    let query = "request=GetFeature&storedQuery_Id=by-type&count=2&viewparams=other:x;TypeName:app%3Aships";
+    assert_eq!(found(&server.get(query).await), ["ships.s1", "ships.s2"]);
+    let missing = server.get("request=GetFeature&storedQuery_Id=by-type&viewparams=other:x").await;
+    exception(&missing, 400, "MissingParameterValue", "typeName");
+}

@@ -84,7 +84,7 @@ async fn respond(ask: &Ask, sections: &[String], version: Version) -> Result<Res
         all || sections.iter().any(|s| s.eq_ignore_ascii_case("All") || s.eq_ignore_ascii_case(name))
     };
     let may_edit = |ft: &FeatureType| ask.caller.can(Role::Editor, Some(&ft.name));
-    let all = ask.web.feature_types(&ask.caller);
+    let all = ask.feature_types();
     let editable = all.iter().any(|ft| may_edit(ft));
     let mut types = Vec::new();
     for ft in all.into_iter().filter(|_| wanted("FeatureTypeList")) {
