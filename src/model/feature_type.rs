@@ -98,6 +98,7 @@ pub const GEOMETRY: &str = "geom";
 #[serde(deny_unknown_fields)]
 pub struct Property {
     /// Letters, digits and `_`, not beginning with a digit; case counts. Not `id`, `geom` or a name beginning with `alluvium_`.
+    /// Some that begin with `gml_` are GML's standard properties in GML.
     pub name: String,
     #[serde(rename = "type")]
     pub kind: PropertyType,

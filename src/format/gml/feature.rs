@@ -1,6 +1,7 @@
 //! Features and property values read from XML.
 
 use super::read::{Axes, GmlError, error, is_geometry, read_geometry};
+use super::{APP_NS, Standard};
 use crate::format::xml::Element;
 use crate::model::feature_type::GEOMETRY;
 use crate::model::{FeatureType, Geometry, PropertyType, Value};
@@ -59,8 +60,8 @@ pub fn read_property(
     Ok(PropertyValue::Property(slot, value))
 }
 
-/// Reads a feature element's geometry and values; its id is the caller's to read. Elements in GML's own namespace that carry
-/// no data of ours (`boundedBy`) are passed over, others are refused by name.
+/// Reads a feature element's geometry and values; its id is the caller's to read. Of the elements in GML's own namespace those
+/// that carry no data of ours (`boundedBy`) are passed over, and those that the type does not keep are refused by name.
 pub fn read_feature(
     element: &Element,
     ft: &FeatureType,
@@ -71,6 +72,10 @@ pub fn read_feature(
     for child in &element.children {
         let in_gml = child.ns.starts_with("http://www.opengis.net/gml");
         if in_gml && matches!(&*child.local, "boundedBy" | "metaDataProperty") {
+            continue;
+        }
+        if let Some(what) = Standard::named(&child.local).filter(|_| in_gml) {
+            read_standard(child, what, ft, axes, &mut values)?;
             continue;
         }
         let slot = match ft.property(&child.local) {
@@ -91,6 +96,45 @@ pub fn read_feature(
         }
     }
     Ok((geometry, values))
+}
+
+/// Reads one of GML's standard properties into `values`, which are of `ft`.
+fn read_standard(
+    element: &Element,
+    what: Standard,
+    ft: &FeatureType,
+    axes: &Axes,
+    values: &mut [Value],
+) -> Result<(), GmlError> {
+    let name = what.element();
+    let refused = |reason: String| GmlError { line: element.line, locator: format!("gml:{name}"), what: reason };
+    let no_place = |part: &str, property: String| {
+        refused(format!("feature type '{}' has no property '{property}' to keep {part} in", ft.name))
+    };
+    let kept = what.kept_by(ft).ok_or_else(|| no_place(&format!("gml:{name}"), what.property()))?;
+    if !values[kept.slot].is_null() {
+        return Err(refused(format!("more than one gml:{name}")));
+    }
+    if element.attribute("href").is_some() {
+        return Err(refused(format!("gml:{name} is text here, and not a reference")));
+    }
+    if let PropertyValue::Property(slot, value) =
+        read_property(element, ft, Some(kept.slot), axes, Value::String("".into()))?
+    {
+        values[slot] = value;
+    }
+    match (element.attribute("codeSpace"), kept.code_space) {
+        (None, _) => Ok(()),
+        (Some(uri), Some(slot)) => {
+            values[slot] = Value::String(uri.into());
+            Ok(())
+        }
+        // As it is written.
+        (Some(APP_NS), None) if what == Standard::Identifier => Ok(()),
+        (Some(_), None) => {
+            Err(no_place(&format!("the codeSpace of gml:{name}"), format!("{}_codespace", what.property())))
+        }
+    }
 }
 
 #[cfg(test)]

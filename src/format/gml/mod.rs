@@ -11,6 +11,7 @@ mod feature;
 mod id;
 mod read;
 mod schema;
+mod standard;
 mod version;
 mod write;
 
@@ -18,6 +19,7 @@ pub use feature::{PropertyValue, read_feature, read_property};
 pub use id::{gml_id, resolve_rid};
 pub use read::{Axes, GmlError, is_geometry, read_envelope, read_geometry};
 pub use schema::{schema, simple_type};
+pub use standard::{Kept, Standard};
 pub use version::GmlVersion;
 pub use write::{FeatureWriter, GeometryStyle, Selection, write_geometry, write_number, write_value};
 

@@ -1,6 +1,6 @@
 //! The XML Schema of feature types, as `DescribeFeatureType` answers it (WFS 2.0, 9; 1.1.0, 8; 1.0.0, 8).
 
-use super::{APP, APP_NS, GmlVersion};
+use super::{APP, APP_NS, GmlVersion, Kept};
 use crate::model::feature_type::GEOMETRY;
 use crate::model::{FeatureType, GeometryKind, PropertyType};
 
@@ -28,7 +28,10 @@ pub fn schema<'a>(types: impl IntoIterator<Item = &'a FeatureType>, gml: GmlVers
             // Optional even where the column is not: a client may ask for features without it.
             push_element(&mut out, GEOMETRY, geometry_type(g.kind, gml), true);
         }
-        for p in &ft.properties {
+        // The standard ones are inherited.
+        let inherited: Vec<Kept> = Kept::of(ft, gml).collect();
+        let own = ft.properties.iter().enumerate().filter(|(slot, _)| !inherited.iter().any(|kept| kept.tells(*slot)));
+        for (_, p) in own {
             push_element(&mut out, &p.name, simple_type(p.kind), p.nullable);
         }
         out.push_str(

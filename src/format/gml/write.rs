@@ -1,7 +1,7 @@
 //! Features as GML, of each version.
 
 use super::version::GeometryNames;
-use super::{APP, GmlVersion, gml_id};
+use super::{APP, GmlVersion, Kept, gml_id};
 use crate::format::{json, xml};
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::feature_type::GEOMETRY;
@@ -35,7 +35,8 @@ pub struct FeatureWriter {
     style: GeometryStyle,
     transform: Option<Transform>,
     geometry: bool,
-    /// Property id, start tag, end tag.
+    standard: Vec<Kept>,
+    /// The type's own: property id, start tag, end tag.
     properties: Vec<(usize, String, String)>,
 }
 
@@ -47,12 +48,15 @@ impl FeatureWriter {
             let name = &ft.properties[*slot].name;
             (*slot, format!("<{APP}:{name}>"), format!("</{APP}:{name}>"))
         };
+        let standard: Vec<Kept> = Kept::of(ft, gml).collect();
+        let own = |slot: &&usize| !standard.iter().any(|kept| kept.tells(**slot));
         FeatureWriter {
             type_name: ft.name.clone(),
             style: GeometryStyle::new(gml, crs),
             transform: stored.and_then(|stored| Transform::between(stored, crs.crs)),
             geometry: selection.geometry && ft.geometry.is_some(),
-            properties: selection.properties.iter().map(tags).collect(),
+            properties: selection.properties.iter().filter(own).map(tags).collect(),
+            standard: standard.into_iter().filter(|kept| selection.properties.contains(&kept.slot)).collect(),
         }
     }
 
@@ -66,6 +70,7 @@ impl FeatureWriter {
         for part in ["<", APP, ":", &self.type_name, root_attributes, " ", id_attribute, "=\"", &id, "\">"] {
             out.extend_from_slice(part.as_bytes());
         }
+        self.standard.iter().for_each(|kept| write_standard(out, kept, feature));
         if self.geometry && feature.geometry.is_some() {
             let start = out.len();
             for part in ["<", APP, ":", GEOMETRY, ">"] {
@@ -112,6 +117,23 @@ impl FeatureWriter {
         };
         Ok(write_geometry(out, geometry, id, &self.style))
     }
+}
+
+fn write_standard(out: &mut Vec<u8>, kept: &Kept, feature: &Feature) {
+    let value = feature.value(kept.slot);
+    if value.is_null() {
+        return;
+    }
+    let name = kept.what.element();
+    out.extend_from_slice(format!("<gml:{name}").as_bytes());
+    if let Some(uri) = kept.code_space_in(feature) {
+        out.extend_from_slice(b" codeSpace=\"");
+        xml::attribute(out, uri);
+        out.push(b'"');
+    }
+    out.push(b'>');
+    write_value(out, value);
+    out.extend_from_slice(format!("</gml:{name}>").as_bytes());
 }
 
 /// A simple property's text, in XSD's lexical form.

@@ -1,6 +1,7 @@
 //! References to properties, in the forms that clients write them in, and sort keys.
 
 use super::{Code, FesError};
+use crate::format::gml::Standard;
 use crate::format::xml::Element;
 use crate::model::FeatureType;
 use crate::model::feature_type::GEOMETRY;
@@ -16,34 +17,38 @@ pub enum Reference {
     Id,
     /// `gml:boundedBy`: may be asked where it is, but not compared.
     BoundedBy,
-    /// One of the properties that GML gives every feature, which features have no value of here.
+    /// One of the properties that GML gives every feature, which the type does not keep: it is in the schema, so to ask for
+    /// it is no error.
     Standard,
 }
 
-/// As [`Reference::Standard`]: they stand in every feature type's schema, so to ask for them is no error.
-const STANDARD: [&str; 5] = ["description", "descriptionReference", "identifier", "metaDataProperty", "name"];
-
 /// Resolves `prop`, `app:prop`, `app:T/app:prop`, `/app:T/app:prop`, `./prop`, `app:prop[1]`, `schema-element(app:T)/app:prop`,
-/// `@gml:id`, `gml:boundedBy` and GML's standard properties. Prefixes do not matter, but for `gml:`, whose properties are not ours.
+/// `@gml:id`, `gml:boundedBy` and GML's standard properties, also `gml:name/@codeSpace`. Prefixes do not matter, but for `gml:`.
 pub fn resolve_reference(text: &str, ft: &FeatureType) -> Result<Reference, FesError> {
     let unknown = || FesError::invalid(text, format!("feature type '{}' has no property '{text}'", ft.name));
     let mut steps = text.trim().split('/').filter(|s| !s.is_empty() && *s != ".");
-    let (mut step, rest) = (steps.next().ok_or_else(unknown)?, steps.next());
-    if let Some(second) = rest {
-        let first = step.strip_prefix("schema-element(").and_then(|s| s.strip_suffix(')')).unwrap_or(step);
-        if local(first) != ft.name || steps.next().is_some() {
-            return Err(unknown());
-        }
-        step = second;
+    let (mut step, mut rest) = (steps.next().ok_or_else(unknown)?, steps.next());
+    let first = step.strip_prefix("schema-element(").and_then(|s| s.strip_suffix(')')).unwrap_or(step);
+    if let Some(second) = rest.filter(|_| local(first) == ft.name) {
+        (step, rest) = (second, steps.next());
+    }
+    if rest.is_some_and(|attribute| attribute != "@codeSpace") || steps.next().is_some() {
+        return Err(unknown());
     }
     if let Some(attribute) = step.strip_prefix('@') {
         return if matches!(local(attribute), "id" | "fid") { Ok(Reference::Id) } else { Err(unknown()) };
     }
     let name = step.strip_suffix("[1]").unwrap_or(step);
+    let standard = name.strip_prefix("gml:").and_then(Standard::named);
+    if standard.is_some() || rest.is_some() {
+        let kept = standard.ok_or_else(unknown)?.kept_by(ft);
+        let slot = kept.and_then(|kept| if rest.is_some() { kept.code_space } else { Some(kept.slot) });
+        return Ok(slot.map_or(Reference::Standard, Reference::Property));
+    }
     match name.strip_prefix("gml:") {
         Some("boundedBy") => Ok(Reference::BoundedBy),
         Some(GEOMETRY) if ft.geometry.is_some() => Ok(Reference::Geometry),
-        Some(name) if STANDARD.contains(&name) => Ok(Reference::Standard),
+        Some("descriptionReference" | "metaDataProperty") => Ok(Reference::Standard),
         Some(_) => Err(unknown()),
         None if local(name) == GEOMETRY && ft.geometry.is_some() => Ok(Reference::Geometry),
         None => ft.property(local(name)).map(|(slot, _)| Reference::Property(slot)).ok_or_else(unknown),

@@ -7,6 +7,7 @@ mod errors;
 mod locks;
 mod reading;
 mod schemas;
+mod standard_properties;
 mod stored_queries;
 mod transactions;
 mod versions;

@@ -102,6 +102,11 @@ const PROPERTIES: &[(&str, &str, &str)] = &[
     ("u", "uuid", r#""0190a5e2-0000-7000-8000-000000000001""#),
     ("j", "json", r#"{"a":["<",null,1.5]}"#),
     ("x", "bytes", r#""AP/+""#),
+    ("gml_name", "string", r#""a <name>""#),
+    ("gml_name_codespace", "string", r#""http://example.org/names?a=1&b=2""#),
+    ("gml_identifier", "uuid", r#""0190a5e2-0000-7000-8000-000000000001""#),
+    ("gml_identifier_codespace", "string", r#""urn:uuid""#),
+    ("gml_description", "string", r#""what it is""#),
 ];
 
 /// A type of each geometry in two and three dimensions, `g_point` and `g_point_z`, `g_any` for all of them; `bare` has none.

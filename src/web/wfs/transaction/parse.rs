@@ -277,8 +277,12 @@ impl Parser<'_> {
         let slot = match fes::resolve_reference(name.trimmed(), ft)? {
             Reference::Property(slot) => Some(slot),
             Reference::Geometry => None,
-            Reference::Id | Reference::BoundedBy | Reference::Standard => {
+            Reference::Id | Reference::BoundedBy => {
                 let text = format!("'{}' cannot be updated", name.trimmed());
+                return Err(Exception::new(Code::InvalidValue, name.trimmed(), text));
+            }
+            Reference::Standard => {
+                let text = format!("feature type '{}' has no property to keep '{}' in", ft.name, name.trimmed());
                 return Err(Exception::new(Code::InvalidValue, name.trimmed(), text));
             }
         };
