@@ -36,10 +36,8 @@ use crate::clock::Clock;
 use crate::coordination::{Agreement, CoordinationError, Coordinator, MOST_AGREED};
 use crate::model::{FeatureId, FeatureType, Position};
 
-/// How long a lock waits until all instances have confirmed it: longer than one that has died is counted among the living.
+/// How long is waited until all instances have confirmed a change: longer than one that has died counts as living.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a transaction waits until all instances know that it has released its lock.
-const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
 /// The locks as this instance knows them.
 pub struct Locks {
@@ -225,8 +223,8 @@ impl Locks {
     }
 
     /// Waits until all live instances go by that version.
-    async fn confirmed(&self, version: u64, patience: Duration) -> Result<(), LockError> {
-        let (mut pause, deadline) = (Duration::from_millis(2), Instant::now() + patience);
+    async fn confirmed(&self, version: u64) -> Result<(), LockError> {
+        let (mut pause, deadline) = (Duration::from_millis(2), Instant::now() + PATIENCE);
         loop {
             let behind = self.coordinator.unconfirmed_by(version).await?;
             if behind.is_empty() {
@@ -245,7 +243,7 @@ impl Locks {
     pub async fn release(&self, under: &UnderLock, touched: &[Named]) -> Result<(), LockError> {
         let features = (under.release == Release::Touched).then_some(touched);
         let version = self.edit(|table| table.release(&under.id, features)).await?;
-        self.confirmed(version, RELEASE_WAIT).await
+        self.confirmed(version).await
     }
 
     /// Ends the lock, soon: nobody has come to know of it.
@@ -269,10 +267,10 @@ impl Locks {
         }
         let over = self.over();
         let version = self.edit(|table| table.end(&over)).await?;
-        self.confirmed(version, PATIENCE).await?;
+        self.confirmed(version).await?;
         let version = self.edit(|table| table.remove_ended(&over)).await?;
         self.abandoned.lock().retain(|id| !over.contains(id));
-        self.confirmed(version, PATIENCE).await
+        self.confirmed(version).await
     }
 
     fn next_end(&self) -> Option<Instant> {
@@ -324,7 +322,7 @@ impl Store {
             free.map_err(|(log, id)| LockError::Taken { feature_type: self.type_of_log(&log), id })
         };
         let (version, free) = self.locks.change(take).await?;
-        self.locks.confirmed(version, PATIENCE).await?;
+        self.locks.confirmed(version).await?;
         let (locked, others): (Vec<_>, Vec<_>) = wanted.into_iter().zip(free).partition(|(_, free)| *free);
         let features: Vec<_> = locked.into_iter().map(|(feature, _)| feature).collect();
         let position = self.end_of_logs(&features).await?;
@@ -348,7 +346,7 @@ impl Store {
             Ok(features)
         };
         let (version, features) = self.locks.change(renew).await?;
-        self.locks.confirmed(version, PATIENCE).await?;
+        self.locks.confirmed(version).await?;
         Ok(LockedFeatures { id: id.to_owned(), features, others: Vec::new(), position: Position::default() })
     }
 
@@ -448,7 +446,7 @@ mod tests {
 
     async fn take(locks: &Locks, id: &str, ids: &[&str]) {
         let taken = locks.change(|table| Ok(table.lock(id, EXPIRY, &named(ids), LockAction::All, 0))).await.unwrap();
-        locks.confirmed(taken.0, PATIENCE).await.unwrap();
+        locks.confirmed(taken.0).await.unwrap();
     }
 
     fn may_write(locks: &Locks, id: &str, claim: Claim<'_>) -> Result<(), WriteError> {
@@ -474,7 +472,7 @@ mod tests {
         assert!(is_locked(&b, "s"), "what comes later is refused already");
         drop(under_way);
         let version = a.coordinator.agreement().await.unwrap().version;
-        a.confirmed(version, PATIENCE).await.unwrap();
+        a.confirmed(version).await.unwrap();
         assert!(is_locked(&a, "s") && !is_locked(&a, "t"));
     }
 

@@ -35,6 +35,19 @@ async fn lock(store: &Store, ft: &FeatureType, ids: &[&str], expiry: Duration) -
     store.lock(named(ft, ids), expiry, LockAction::All).await.unwrap()
 }
 
+/// What is answered by an instance that has a session: on a machine that is too busy it may lose its own for a while.
+async fn answered<F: Future<Output = Result<Written, WriteError>>>(ask: impl Fn() -> F) -> Result<Written, WriteError> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Err(WriteError::Unavailable(_)) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 async fn move_under(
     store: &Store,
     ft: &FeatureType,
@@ -43,11 +56,12 @@ async fn move_under(
     release: Release,
 ) -> Result<Written, WriteError> {
     let transaction = Transaction { actions: vec![set_speed(ft, by_id(id), 7.0)], ..Transaction::default() };
-    store.write_under(transaction, &UnderLock { id: lock.to_owned(), release }).await
+    let under = UnderLock { id: lock.to_owned(), release };
+    answered(|| store.write_under(transaction.clone(), &under)).await
 }
 
 async fn moved(store: &Store, ft: &FeatureType, id: &str) -> Result<Written, WriteError> {
-    write(store, vec![set_speed(ft, by_id(id), 5.0)]).await
+    answered(|| write(store, vec![set_speed(ft, by_id(id), 5.0)])).await
 }
 
 fn is_locked(outcome: &Result<Written, WriteError>, by: &str) -> bool {

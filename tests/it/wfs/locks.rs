@@ -197,6 +197,7 @@ async fn a_lock_ends_by_itself_and_not_with_the_server() {
     exception(&server.get(&format!("request=LockFeature&lockId={short}")).await, 403, "LockHasExpired", "lockId");
 
     let server = Server(server.0.restart(SETTINGS).await);
+    app::wait_until_ready(&server.0).await;
     exception(&server.transaction(&move_to("s2", 1)).await, 400, "MissingParameterValue", "lockId");
     assert_eq!(server.under(&long, "", &move_to("s2", 1)).await.status, 200);
     assert_eq!(server.transaction(&move_to("s2", 2)).await.status, 200);
