@@ -149,8 +149,11 @@ async fn of_a_long_track_that_grows_only_what_is_new_is_persisted() {
         assert!(tokio::time::Instant::now() < deadline, "not whole: {:?} of {n}", in_the_file(&server));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    while server.get(track).await.header("alluvium-tier") != "persistent" {
+        assert!(tokio::time::Instant::now() < deadline, "whole in the table, and still in the index");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(line(&server, track).await.as_array().unwrap().len() as i64, n);
-    assert_eq!(server.get(track).await.header("alluvium-tier"), "persistent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
