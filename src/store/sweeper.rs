@@ -64,8 +64,8 @@ pub struct Sweeper {
     pub log_window: Duration,
     /// Not to be had while a backup is made.
     pub cutting: Arc<tokio::sync::RwLock<()>>,
-    /// When, by the clock, the log had become durable to where; newest last.
-    pub durable: Mutex<VecDeque<(i64, Offset)>>,
+    /// When the log had become durable to where, newest last: by what no one can set, so that a clock that jumps cuts nothing early.
+    pub durable: Mutex<VecDeque<(Instant, Offset)>>,
 }
 
 /// What goes into one transaction of the delegate, and into the marker after it.
@@ -137,7 +137,6 @@ impl Sweeper {
         if self.state.stopped().is_some() {
             return Ok(());
         }
-        let now_ms = self.clock.now_ms();
         let through = self.state.partition(self.partition).watermark.durable_through;
         let old_enough = {
             let mut durable = self.durable.lock();
@@ -146,11 +145,10 @@ impl Sweeper {
                 durable.clear();
             }
             if durable.back().is_none_or(|(_, last)| *last < through) {
-                durable.push_back((now_ms, through));
+                durable.push_back((Instant::now(), through));
             }
-            let window_ms = self.log_window.as_millis() as i64;
             let mut old_enough = None;
-            while let Some((_, offset)) = durable.pop_front_if(|(at_ms, _)| *at_ms <= now_ms - window_ms) {
+            while let Some((_, offset)) = durable.pop_front_if(|(at, _)| at.elapsed() >= self.log_window) {
                 old_enough = Some(offset);
             }
             old_enough
