@@ -12,24 +12,57 @@ const SEGMENTS: f64 = 256.0;
 /// Appends what comes after `a` of the arc from `a` by `b` to `c`. Points on one line are an arc without a bend; where `c` is
 /// `a`, the arc is a circle with `b` across from it.
 pub fn arc(a: Coord, b: Coord, c: Coord, line: &mut Vec<Coord>) {
-    let Some((x, y)) = centre(a, b, c) else {
-        line.extend([b, c]);
-        return;
-    };
-    let radius = (a.x - x).hypot(a.y - y);
-    let angle = |p: Coord| (p.y - y).atan2(p.x - x);
-    let turn = |from: Coord, to: Coord| (angle(to) - angle(from)).rem_euclid(TAU);
-    // Anticlockwise if b comes before c on the way round that way.
-    let whole = a.x == c.x && a.y == c.y;
-    let left = whole || turn(a, b) <= turn(a, c);
-    for (from, to) in [(a, b), (b, c)] {
-        let angles = if left { turn(from, to) } else { -turn(to, from) };
+    match Bend::through(a, b, c) {
+        Some(bend) => [(a, b), (b, c)].into_iter().for_each(|(from, to)| bend.follow(from, to, line)),
+        None => line.extend([b, c]),
+    }
+}
+
+/// The whole of the circle from `a` by `b` and `c` to `a` again; `None` where they are on one line, or two of them are one.
+pub fn circle(a: Coord, b: Coord, c: Coord) -> Option<Vec<Coord>> {
+    let bend = Bend::through(a, b, c).filter(|_| (a.x, a.y) != (c.x, c.y))?;
+    let mut line = vec![a];
+    [(a, b), (b, c), (c, a)].into_iter().for_each(|(from, to)| bend.follow(from, to, &mut line));
+    Some(line)
+}
+
+/// A way round a circle.
+struct Bend {
+    centre: (f64, f64),
+    radius: f64,
+    /// Anticlockwise.
+    left: bool,
+}
+
+impl Bend {
+    fn through(a: Coord, b: Coord, c: Coord) -> Option<Bend> {
+        let (x, y) = centre(a, b, c)?;
+        let mut bend = Bend { centre: (x, y), radius: (a.x - x).hypot(a.y - y), left: true };
+        // Anticlockwise if b comes before c on the way round that way.
+        let whole = a.x == c.x && a.y == c.y;
+        bend.left = whole || bend.turn(a, b) <= bend.turn(a, c);
+        Some(bend)
+    }
+
+    fn angle(&self, p: Coord) -> f64 {
+        (p.y - self.centre.1).atan2(p.x - self.centre.0)
+    }
+
+    /// Anticlockwise.
+    fn turn(&self, from: Coord, to: Coord) -> f64 {
+        (self.angle(to) - self.angle(from)).rem_euclid(TAU)
+    }
+
+    /// Appends what comes after `from`.
+    fn follow(&self, from: Coord, to: Coord, line: &mut Vec<Coord>) {
+        let angles = if self.left { self.turn(from, to) } else { -self.turn(to, from) };
         let n = (angles.abs() / TAU * SEGMENTS).ceil().max(1.0);
         // As many as a circle has at most.
         for i in 1..n as u32 {
             let part = f64::from(i) / n;
-            let (sin, cos) = (angle(from) + angles * part).sin_cos();
-            line.push(Coord { x: x + radius * cos, y: y + radius * sin, z: from.z + (to.z - from.z) * part, m: 0.0 });
+            let (sin, cos) = (self.angle(from) + angles * part).sin_cos();
+            let (x, y) = (self.centre.0 + self.radius * cos, self.centre.1 + self.radius * sin);
+            line.push(Coord { x, y, z: from.z + (to.z - from.z) * part, m: 0.0 });
         }
         line.push(to);
     }
@@ -79,6 +112,19 @@ mod tests {
                 assert!(pair[1].z > pair[0].z, "{pair:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_circle_goes_all_the_way_round() {
+        let (a, b, c) = (at(10.0, 0.0, 0.0), at(0.0, -10.0, 4.0), at(-10.0, 0.0, 8.0));
+        for [a, b, c] in [[a, b, c], [c, b, a], [b, c, a]] {
+            let points = circle(a, b, c).unwrap();
+            assert!(points[0] == a && points.last() == Some(&a) && points.contains(&b) && points.contains(&c));
+            let area: f64 = points.windows(2).map(|p| p[0].x * p[1].y - p[1].x * p[0].y).sum();
+            assert!((area.abs() / 2.0 - 100.0 * std::f64::consts::PI).abs() < 0.1, "{area}");
+        }
+        assert_eq!(circle(a, b, a), None);
+        assert_eq!(circle(at(0.0, 0.0, 0.0), at(1.0, 1.0, 0.0), at(3.0, 3.0, 0.0)), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Geometries read from GML 3.2, 3.1 and 2, by local name: clients mix the namespaces of the versions.
 
-use super::arc::arc;
+use super::arc::{arc, circle};
 use crate::format::xml::Element;
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::geometry::{Coord, Writer};
@@ -293,7 +293,7 @@ impl GeometryReader<'_> {
             for part in &group.children {
                 match (&*group.local, &*part.local) {
                     ("segments", "LineStringSegment") => join(self.coords(part, &level.enter(part, self.axes)?)?),
-                    ("segments", "Arc" | "ArcString") => join(self.arcs(part, level)?),
+                    ("segments", "Arc" | "ArcString" | "Circle") => join(self.arcs(part, level)?),
                     ("segments", _) => return Err(error(part, "this kind of curve segment is not supported yet")),
                     ("curveMember" | "curveMembers", _) => match self.shape(part, level)? {
                         Shape::Line(coords) => join(coords),
@@ -306,16 +306,20 @@ impl GeometryReader<'_> {
         Ok(line)
     }
 
-    /// An `Arc` of three points, or an `ArcString` of two more for each further arc.
+    /// An `Arc` or a `Circle` of three points, or an `ArcString` of two more for each further arc.
     fn arcs(&mut self, e: &Element, level: &Level) -> Result<Vec<Coord>, GmlError> {
         let level = level.enter(e, self.axes)?;
         if level.transform.is_some() {
             return Err(error(e, "arcs are only read in the CRS of the feature type: in another they are none"));
         }
         let points = self.coords(e, &level)?;
-        let whole = points.len() >= 3 && points.len() % 2 == 1 && (&*e.local != "Arc" || points.len() == 3);
+        let whole = points.len() >= 3 && points.len() % 2 == 1 && (&*e.local == "ArcString" || points.len() == 3);
         if !whole {
             return Err(error(e, format!("{} points do not make arcs of three each", points.len())));
+        }
+        if &*e.local == "Circle" {
+            let circle = circle(points[0], points[1], points[2]);
+            return circle.ok_or_else(|| error(e, "three different points make a circle, which are not on one line"));
         }
         let mut line = vec![points[0]];
         for from in (0..points.len() - 2).step_by(2) {
@@ -559,6 +563,10 @@ mod tests {
             )
         );
         assert!(read(&ring).unwrap().starts_with("Polygon 0 0,"));
+        let circle = curve("<Circle><posList>0 0 1 1 0 2</posList></Circle>");
+        let disc = format!("<Polygon><exterior><Ring><curveMember>{circle}</curveMember></Ring></exterior></Polygon>");
+        let disc = read(&disc).unwrap();
+        assert!(disc.starts_with("Polygon 0 0,") && disc.ends_with(",0 0") && disc.split(',').count() == 257, "{disc}");
     }
 
     #[test]
@@ -586,6 +594,7 @@ mod tests {
             "line 1: ArcString: 4 points do not make arcs of three each"
         );
         assert!(arc("Arc", "", "0 0 1 1 2 0 3 1 4 0").contains("5 points"));
+        assert!(arc("Circle", "", "0 0 1 1 2 2").contains("not on one line"));
         assert!(arc("Arc", "srsName='EPSG:3857'", "0 0 1 1 2 0").contains("CRS of the feature type"));
         assert!(message("<Solid/>").contains("Solid"));
         assert!(message("<MultiPoint><pointMember><LineString/></pointMember></MultiPoint>").contains("LineString"));
