@@ -121,7 +121,8 @@ pub fn intersects_box(g: &Geometry, r: &Rect) -> bool {
     g.to_geo().is_some_and(|geo| geo.intersects(&geo_rect))
 }
 
-fn spatial(op: SpatialOp, g: &Geometry, literal: &SpatialLiteral) -> bool {
+/// How a geometry lies to the literal.
+pub(super) fn spatial(op: SpatialOp, g: &Geometry, literal: &SpatialLiteral) -> bool {
     let (Some(bounds), Some(with)) = (g.bounds(), literal.bounds) else { return op == SpatialOp::Disjoint };
     if !bounds.intersects(&with) {
         return op == SpatialOp::Disjoint;

@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod fes;
 pub mod filter;
 pub mod function;
+pub mod join;
 #[cfg(test)]
 mod sample;
 pub mod temporal;

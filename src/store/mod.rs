@@ -9,6 +9,7 @@ mod catalogue;
 mod conditional;
 pub mod dead_letters;
 mod derived;
+mod join;
 mod locks;
 mod memory;
 mod merge;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 
 pub use api::*;
 pub use backup::Backup;
+pub use join::{JoinError, PairQuery, Pairs};
 use locks::{Claim, Locks, Pass};
 use memory::Memory;
 pub use memory::{MemoryLimits, MemoryStatus};

@@ -5,11 +5,13 @@
 //! understood is refused by name, never passed over.
 
 mod comparison;
+mod join;
 mod reference;
 mod spatial;
 mod temporal;
 
 pub(super) use comparison::{class, value_of};
+pub use join::{Joined, Sides, parse_join, unaliased, unaliased_filter};
 pub use reference::{Reference, resolve_reference, sort_keys, sort_keys_of_text};
 pub(super) use spatial::measured;
 
@@ -104,6 +106,16 @@ pub const TEMPORAL_OPERATORS: [&str; 13] = [
     "OverlappedBy",
 ];
 
+fn is_spatial(operator: &str) -> bool {
+    matches!(operator, "BBOX" | "DWithin" | "Beyond")
+        || matches!(operator, "Intersects" | "Disjoint" | "Within" | "Contains" | "Touches" | "Crosses" | "Overlaps")
+        || matches!(operator, "Equals" | "Intersect")
+}
+
+fn is_reference(e: &Element) -> bool {
+    matches!(&*e.local, "ValueReference" | "PropertyName")
+}
+
 fn is_id(e: &Element) -> bool {
     matches!(&*e.local, "ResourceId" | "FeatureId" | "GmlObjectId")
 }
@@ -148,9 +160,8 @@ impl Context<'_> {
             _ if is_id(e) => ids(std::slice::from_ref(e), self),
             local if local.starts_with("PropertyIs") => self.comparison(e),
             "BBOX" => self.bbox(e),
-            "Intersects" | "Disjoint" | "Within" | "Contains" | "Touches" | "Crosses" | "Overlaps" | "Equals"
-            | "Intersect" => self.spatial(e),
             "DWithin" | "Beyond" => self.distance(e),
+            local if is_spatial(local) => self.spatial(e),
             "AnyInteracts" => self.temporal(e),
             local if TEMPORAL_OPERATORS.contains(&local) => self.temporal(e),
             local => Err(FesError::not_supported(e, format!("the operator '{local}' is not supported"))),

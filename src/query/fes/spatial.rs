@@ -20,16 +20,7 @@ impl Context<'_> {
 
     pub(super) fn spatial(&self, e: &Element) -> Result<Filter, FesError> {
         let (literal_first, geometry) = self.spatial_operands(e)?;
-        let op = match (&*e.local, literal_first) {
-            ("Within", false) | ("Contains", true) => SpatialOp::Within,
-            ("Contains", false) | ("Within", true) => SpatialOp::Contains,
-            ("Disjoint", _) => SpatialOp::Disjoint,
-            ("Touches", _) => SpatialOp::Touches,
-            ("Crosses", _) => SpatialOp::Crosses,
-            ("Overlaps", _) => SpatialOp::Overlaps,
-            ("Equals", _) => SpatialOp::Equals,
-            _ => SpatialOp::Intersects,
-        };
+        let op = spatial_op(&e.local, literal_first);
         let literal = SpatialLiteral::new(read_geometry(geometry, self.axes)?);
         Ok(Filter::Spatial { op, literal: Arc::new(literal) })
     }
@@ -37,16 +28,21 @@ impl Context<'_> {
     /// FES 2.0, 7.8.3.3: DWithin and Beyond. In degrees of latitude and longitude a length in metres is a geodesic's.
     pub(super) fn distance(&self, e: &Element) -> Result<Filter, FesError> {
         let (_, geometry) = self.spatial_operands(e)?;
+        let (limit, measure) = self.limit(e)?;
+        let near = Filter::Near(Arc::new(Near::new(read_geometry(geometry, self.axes)?, limit, measure)));
+        Ok(if &*e.local == "DWithin" { near } else { Filter::Not(Box::new(near)) })
+    }
+
+    /// The `Distance` of an operator, as it is measured in the stored CRS.
+    pub(super) fn limit(&self, e: &Element) -> Result<(f64, Measure), FesError> {
         let distance = e.child("Distance").ok_or_else(|| FesError::parsing(e, "has no Distance"))?;
         let number = distance.trimmed().parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0);
         let number =
             number.ok_or_else(|| FesError::parsing(distance, format!("'{}' is not a distance", distance.trimmed())))?;
         let unit = distance.attribute("uom").or(distance.attribute("units")).unwrap_or_default();
-        let (limit, measure) = measured(number, unit, self.axes.target).map_err(|what| {
+        measured(number, unit, self.axes.target).map_err(|what| {
             FesError::new(Code::InvalidParameterValue, "uom", format!("line {}: {what}", distance.line))
-        })?;
-        let near = Filter::Near(Arc::new(Near::new(read_geometry(geometry, self.axes)?, limit, measure)));
-        Ok(if &*e.local == "DWithin" { near } else { Filter::Not(Box::new(near)) })
+        })
     }
 
     /// The geometry of a spatial operator, and whether it stands before the property. The property may be missing.
@@ -77,6 +73,20 @@ impl Context<'_> {
         // Without a property the geometry is the only operand and stands on the right.
         let literal = literal.ok_or_else(|| FesError::parsing(e, "needs a geometry"))?;
         Ok((literal_first && e.children.len() > 1, literal))
+    }
+}
+
+/// The operator of this name, with its operands the other way round where they are `swapped`.
+pub(super) fn spatial_op(name: &str, swapped: bool) -> SpatialOp {
+    match (name, swapped) {
+        ("Within", false) | ("Contains", true) => SpatialOp::Within,
+        ("Contains", false) | ("Within", true) => SpatialOp::Contains,
+        ("Disjoint", _) => SpatialOp::Disjoint,
+        ("Touches", _) => SpatialOp::Touches,
+        ("Crosses", _) => SpatialOp::Crosses,
+        ("Overlaps", _) => SpatialOp::Overlaps,
+        ("Equals", _) => SpatialOp::Equals,
+        _ => SpatialOp::Intersects,
     }
 }
 

@@ -1,7 +1,7 @@
-//! Temporal operators between a date or date-time property and a GML instant or period.
+//! Temporal operators between a date or date-time property and a GML instant or period, or another property.
 
 use super::comparison::value_of;
-use super::{Context, FesError, Reference};
+use super::{Context, FesError, Reference, is_reference};
 use crate::format::xml::Element;
 use crate::model::{PropertyType, Value};
 use crate::query::filter::{Filter, Operand};
@@ -12,28 +12,34 @@ impl Context<'_> {
         let [property, time] = &e.children[..] else {
             return Err(FesError::parsing(e, "needs a property and a time"));
         };
-        if !matches!(&*property.local, "ValueReference" | "PropertyName") {
+        let Some((slot, kind)) = self.time_property(property)? else {
             return Err(FesError::not_supported(property, "the property stands first in temporal operators"));
-        }
-        let Reference::Property(slot) = self.reference(property)? else {
-            return Err(FesError::invalid(property.trimmed(), format!("'{}' is not a time", property.trimmed())));
         };
-        let kind = self.ft.properties[slot].kind;
-        if !matches!(kind, PropertyType::Date | PropertyType::DateTime) {
-            return Err(FesError::invalid(
-                property.trimmed(),
-                format!("'{}' is of type {}", property.trimmed(), kind.name()),
-            ));
-        }
-        let (begin, end) = period(time, kind)?;
-        let compare = |op, value: Value| Filter::Compare {
-            op,
-            left: Operand::Property(slot),
-            right: Operand::Literal(value),
-            match_case: true,
+        let (begin, end) = match self.time_property(time)? {
+            Some((other, _)) => (Operand::Property(other), Operand::Property(other)),
+            None => {
+                let (begin, end) = period(time, kind)?;
+                (Operand::Literal(begin), Operand::Literal(end))
+            }
         };
+        let compare = |op, right| Filter::Compare { op, left: Operand::Property(slot), right, match_case: true };
         relation(&e.local.to_ascii_lowercase(), Some(begin), Some(end), &compare)
             .ok_or_else(|| FesError::not_supported(e, format!("the operator '{}' is not supported", e.local)))
+    }
+
+    /// The property that a reference means, and its type; `None`: `e` is no reference.
+    fn time_property(&self, e: &Element) -> Result<Option<(usize, PropertyType)>, FesError> {
+        let name = e.trimmed();
+        if !is_reference(e) {
+            return Ok(None);
+        }
+        let Reference::Property(slot) = self.reference(e)? else {
+            return Err(FesError::invalid(name, format!("'{name}' is not a time")));
+        };
+        match self.ft.properties[slot].kind {
+            kind @ (PropertyType::Date | PropertyType::DateTime) => Ok(Some((slot, kind))),
+            kind => Err(FesError::invalid(name, format!("'{name}' is of type {}", kind.name()))),
+        }
     }
 }
 

@@ -19,13 +19,13 @@ use crate::format::gml::{self, APP, APP_NS, GmlVersion, Selection, gml_id};
 use crate::format::{csv, flatgeobuf, geojson, kml, xml};
 use crate::model::crs::CrsRef;
 use crate::model::value::format_instant;
-use crate::model::{Feature, Position};
+use crate::model::{Feature, GeometryError, Position};
 use crate::query::fes::{Reference, resolve_reference};
 use crate::store::{Reading, Store};
 use crate::web::request::position_header;
 
 const CHUNK: usize = 64 << 10;
-const PRIME: usize = 256 << 10;
+pub(super) const PRIME: usize = 256 << 10;
 
 /// What the members of a collection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
     out.append(&mut first);
     let position = position_header(&stream.position);
     let body = match more {
-        true => Body::from_stream(stream.into_chunks(out, frame.clone())),
+        true => Body::from_stream(chunks(stream, out, frame.clone())),
         false => {
             frame.close(&mut out, stream.returned);
             Body::from(out)
@@ -173,13 +173,13 @@ async fn share_out(parts: &mut [Part], mut start: u64, mut limit: u64) -> Result
     Ok(sum)
 }
 
-enum Page {
+pub(super) enum Page {
     Next,
     Previous,
 }
 
 /// The address of another page; `None` where there is none.
-fn link(ask: &Ask, request: &Request, limit: u64, matched: u64, page: Page) -> Option<String> {
+pub(super) fn link(ask: &Ask, request: &Request, limit: u64, matched: u64, page: Page) -> Option<String> {
     let kvp = request.as_kvp.as_ref()?;
     let (start, count) = match page {
         // Hits lead to the first page, if the client says how long a page is.
@@ -225,7 +225,7 @@ fn namespaces(ask: &Ask, gml: GmlVersion, type_names: &[String]) -> String {
 }
 
 /// One query of the answer, and how its members are written.
-struct Part {
+pub(super) struct Part {
     reading: Reading,
     crs: CrsRef,
     writer: Writer,
@@ -303,22 +303,24 @@ impl Writer {
                 Reference::Standard => Ok(()),
             },
         };
-        written.map_err(|e| {
-            Exception::invalid("srsName", format!("feature '{}' has no place in {}: {e}", feature.id, crs.spelling))
-        })
+        written.map_err(|e| no_place(feature, crs, &e))
     }
+}
+
+pub(super) fn no_place(feature: &Feature, crs: &CrsRef, e: &GeometryError) -> Exception {
+    Exception::invalid("srsName", format!("feature '{}' has no place in {}: {e}", feature.id, crs.spelling))
 }
 
 /// What stands around the members.
 #[derive(Clone)]
-struct Frame {
-    matched: u64,
-    returned: u64,
-    time_stamp: String,
-    next: Option<String>,
-    previous: Option<String>,
-    members: Members,
-    format: Format,
+pub(super) struct Frame {
+    pub matched: u64,
+    pub returned: u64,
+    pub time_stamp: String,
+    pub next: Option<String>,
+    pub previous: Option<String>,
+    pub members: Members,
+    pub format: Format,
 }
 
 impl Frame {
@@ -329,7 +331,7 @@ impl Frame {
         }
     }
 
-    fn open(&self, ask: &Ask, type_names: &[String], parts: &[Part]) -> Vec<u8> {
+    pub(super) fn open(&self, ask: &Ask, type_names: &[String], parts: &[Part]) -> Vec<u8> {
         let gml = match (self.format, parts.first().map(|part| &part.writer)) {
             (Format::Gml(gml), _) => gml,
             (_, Some(Writer::Csv(writer))) => return writer.header().to_vec(),
@@ -367,7 +369,7 @@ impl Frame {
         out
     }
 
-    fn close(&self, out: &mut Vec<u8>, returned: u64) {
+    pub(super) fn close(&self, out: &mut Vec<u8>, returned: u64) {
         match self.format {
             Format::GeoJson => {}
             Format::Gml(_) => return out.extend_from_slice(format!("</{}>\n", self.root()).as_bytes()),
@@ -444,8 +446,9 @@ impl MemberStream {
         (self.current, self.returned) = (0, 0);
         self.fill(out, size).await
     }
+}
 
-    /// Writes members until `out` has `size` bytes; false when there are no more.
+impl MemberSource for MemberStream {
     async fn fill(&mut self, out: &mut Vec<u8>, size: usize) -> Result<bool> {
         while out.len() < size {
             let Some(part) = self.parts.get_mut(self.current) else { return Ok(false) };
@@ -465,37 +468,50 @@ impl MemberStream {
         Ok(true)
     }
 
-    /// The body from `first` on.
-    fn into_chunks(
-        self,
-        first: Vec<u8>,
-        frame: Frame,
-    ) -> impl futures::Stream<Item = std::result::Result<Bytes, std::io::Error>> + Send {
-        // `None`: the answer has ended.
-        let state = Some((self, first));
-        futures::stream::try_unfold(state, move |state| {
-            let frame = frame.clone();
-            async move {
-                let Some((mut members, first)) = state else { return Ok(None) };
-                if !first.is_empty() {
-                    return Ok(Some((Bytes::from(first), Some((members, Vec::new())))));
+    fn returned(&self) -> u64 {
+        self.returned
+    }
+}
+
+/// Where the members of a collection come from.
+pub(super) trait MemberSource: Send + 'static {
+    /// Writes members until `out` has `size` bytes; false when there are no more.
+    fn fill(&mut self, out: &mut Vec<u8>, size: usize) -> impl Future<Output = Result<bool>> + Send;
+
+    /// How many have been written.
+    fn returned(&self) -> u64;
+}
+
+/// The body from `first` on.
+pub(super) fn chunks(
+    members: impl MemberSource,
+    first: Vec<u8>,
+    frame: Frame,
+) -> impl futures::Stream<Item = std::result::Result<Bytes, std::io::Error>> + Send {
+    // `None`: the answer has ended.
+    let state = Some((members, first));
+    futures::stream::try_unfold(state, move |state| {
+        let frame = frame.clone();
+        async move {
+            let Some((mut members, first)) = state else { return Ok(None) };
+            if !first.is_empty() {
+                return Ok(Some((Bytes::from(first), Some((members, Vec::new())))));
+            }
+            let mut out = Vec::with_capacity(CHUNK + (CHUNK >> 2));
+            match members.fill(&mut out, CHUNK).await {
+                Ok(true) => Ok(Some((Bytes::from(out), Some((members, Vec::new()))))),
+                Ok(false) => {
+                    frame.close(&mut out, members.returned());
+                    Ok(Some((Bytes::from(out), None)))
                 }
-                let mut out = Vec::with_capacity(CHUNK + (CHUNK >> 2));
-                match members.fill(&mut out, CHUNK).await {
-                    Ok(true) => Ok(Some((Bytes::from(out), Some((members, Vec::new()))))),
-                    Ok(false) => {
-                        frame.close(&mut out, members.returned);
-                        Ok(Some((Bytes::from(out), None)))
-                    }
-                    Err(e) => {
-                        tracing::warn!(error = e.text(), returned = members.returned, "an answer had to be broken off");
-                        match frame.truncate(&mut out, &e) {
-                            Some(()) => Ok(Some((Bytes::from(out), None))),
-                            None => Err(std::io::Error::other(e.text().to_owned())),
-                        }
+                Err(e) => {
+                    tracing::warn!(error = e.text(), returned = members.returned(), "an answer had to be broken off");
+                    match frame.truncate(&mut out, &e) {
+                        Some(()) => Ok(Some((Bytes::from(out), None))),
+                        None => Err(std::io::Error::other(e.text().to_owned())),
                     }
                 }
             }
-        })
-    }
+        }
+    })
 }

@@ -11,6 +11,7 @@ use super::Version;
 use crate::format::gml::GmlError;
 use crate::format::xml::{self, XmlError};
 use crate::query::fes::{self, FesError};
+use crate::store::JoinError;
 use crate::store::api::{CatalogueError, LockError, NoLock, ReadError, WriteError};
 use crate::web::problem::Problem;
 
@@ -187,6 +188,17 @@ impl From<FesError> for Exception {
             fes::Code::OperationProcessingFailed => Code::OperationProcessingFailed,
         };
         Exception::new(code, e.locator, e.message)
+    }
+}
+
+impl From<JoinError> for Exception {
+    fn from(e: JoinError) -> Exception {
+        match e {
+            JoinError::Read(e) => e.into(),
+            JoinError::TooMuchHeld(_) | JoinError::TooManyCompared | JoinError::NoPlace { .. } => {
+                Exception::new(Code::OperationProcessingFailed, "typeNames", e.to_string())
+            }
+        }
     }
 }
 

@@ -3,13 +3,13 @@
 
 use axum::response::Response;
 
-use super::Ask;
 use super::answer::{self, Members};
 use super::exception::{Code, Exception, Result};
 use super::format::Format;
 use super::kvp::{self, Kvp, groups};
-use super::query::QueryRequest;
+use super::query::{JoinRequest, QueryRequest};
 use super::stored_query::{self, Argument, is_get_feature_by_id};
+use super::{Ask, join};
 use crate::format::gml::{GmlVersion, resolve_rid};
 use crate::format::xml::Element;
 use crate::web::request::whole_number;
@@ -66,6 +66,9 @@ pub async fn object_from_xml(ask: &Ask, root: &Element) -> Result<Response> {
 
 async fn respond(ask: &Ask, asked: Asked) -> Result<Response> {
     match asked {
+        Asked::Queries(request) if request.queries.iter().any(|q| q.join.is_some()) => {
+            join::collection(ask, request).await
+        }
         Asked::Queries(request) => answer::collection(ask, request, Members::Features).await,
         Asked::ById { id, format } => answer::by_id(ask, by_id(ask, &id, format)?, &id).await,
     }
@@ -144,14 +147,14 @@ pub async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
 
 fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
     let names: Vec<String> = match kvp.any(&["typeNames", "typeName"]) {
-        // `(a)(b)` are two queries, and so are `a,b`, as clients have written them since 1.0; `(a,b)` is a join.
-        Some(text) if text.trim_start().starts_with('(') => groups(text).into_iter().map(str::to_owned).collect(),
+        // `(a)(b)` are two queries, and so are `a,b`, as clients have written them since 1.0; `(a,b)` is a join, and so are `a,b`
+        // with aliases.
+        Some(text) if text.trim_start().starts_with('(') || kvp.has("aliases") => {
+            groups(text).into_iter().map(str::to_owned).collect()
+        }
         Some(text) => text.split(',').map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect(),
         None => vec![type_of_ids(kvp)?],
     };
-    if names.iter().any(|n| n.contains(',')) {
-        return Err(Exception::new(Code::OptionNotSupported, "typeNames", "joins are not supported"));
-    }
     // One value holds for every query; else there is one for each.
     let of_each = |names_of_parameter: &[&str]| -> Result<Vec<Option<String>>> {
         let Some(text) = kvp.any(names_of_parameter) else { return Ok(vec![None; names.len()]) };
@@ -164,6 +167,9 @@ fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
             n => Err(Exception::invalid(names_of_parameter[0], format!("{n} values for {} queries", names.len()))),
         }
     };
+    let aliases = of_each(&["aliases"])?;
+    let types = names.iter().zip(&aliases).map(|(names, aliases)| types_of(names, aliases.as_deref()));
+    let types = types.collect::<Result<Vec<_>>>()?;
     let filters = of_each(&["filter"])?;
     let texts = kvp.get("cql_filter").map(kvp::semicolons).unwrap_or_default();
     if !texts.is_empty() && texts.len() != names.len() {
@@ -178,15 +184,17 @@ fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
     let texts = texts.into_iter().map(Some).chain(std::iter::repeat(None));
     let rest = filters.into_iter().zip(texts).zip(ids).zip(boxes).zip(properties).zip(sorts).zip(srs_names);
     let mut queries = Vec::with_capacity(names.len());
-    for (type_name, ((((((filter, cql), resource_ids), bbox), properties), sort_by), srs_name)) in
-        names.iter().zip(rest)
+    for (types, ((((((filter, cql), resource_ids), bbox), properties), sort_by), srs_name)) in
+        types.into_iter().zip(rest)
     {
         let filter = filter.map(|f| crate::format::xml::parse(f.as_bytes(), Default::default())).transpose();
         let filter =
             filter.map_err(|e| Exception::new(Code::OperationParsingFailed, "filter", format!("filter: {e}")))?;
         let properties = properties.map(|p| p.split(',').map(str::to_owned).collect()).unwrap_or_default();
         queries.push(QueryRequest {
-            type_name: type_name.clone(),
+            type_name: types.name,
+            alias: types.alias,
+            join: types.join,
             srs_name,
             properties,
             filter,
@@ -197,6 +205,45 @@ fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
         });
     }
     Ok(queries)
+}
+
+/// The types of a query.
+struct Types {
+    name: String,
+    /// What the query calls it, where it is alone.
+    alias: Option<String>,
+    join: Option<JoinRequest>,
+}
+
+/// The type of a query, or the two of a join: names and aliases between blanks or commas, or `name=alias` as in 1.1.
+fn types_of(names: &str, aliases: Option<&str>) -> Result<Types> {
+    let list = |text: &str| -> Vec<String> {
+        text.split([' ', ',', '\n', '\t']).filter(|n| !n.is_empty()).map(str::to_owned).collect()
+    };
+    let mut aliases = aliases.map(list).unwrap_or_default();
+    let mut names = list(names);
+    for name in &mut names {
+        if let Some((plain, alias)) = name.split_once('=') {
+            aliases.push(alias.to_owned());
+            *name = plain.to_owned();
+        }
+    }
+    if !aliases.is_empty() && aliases.len() != names.len() {
+        let text = format!("{} aliases for {} types", aliases.len(), names.len());
+        return Err(Exception::invalid("aliases", text));
+    }
+    match names.len() {
+        0 => Err(Exception::missing("typeNames")),
+        1 => Ok(Types { name: names.remove(0), alias: aliases.pop(), join: None }),
+        2 => {
+            let join = JoinRequest { type_name: names.remove(1), aliases: aliases.try_into().ok() };
+            Ok(Types { name: names.remove(0), alias: None, join: Some(join) })
+        }
+        n => {
+            let text = format!("a join of {n} types is not supported, only of two");
+            Err(Exception::new(Code::OptionNotSupported, "typeNames", text))
+        }
+    }
 }
 
 /// Ids name their type themselves.
@@ -258,11 +305,7 @@ pub async fn read_xml(ask: &Ask, root: &Element) -> Result<Asked> {
 /// A `wfs:Query` (7.9.2).
 pub fn xml_query(e: &Element) -> Result<QueryRequest> {
     let names = e.attribute("typeNames").or(e.attribute("typeName")).ok_or_else(|| Exception::missing("typeNames"))?;
-    let mut names = names.split([' ', ',']).filter(|n| !n.is_empty());
-    let type_name = names.next().ok_or_else(|| Exception::missing("typeNames"))?.to_owned();
-    if names.next().is_some() {
-        return Err(Exception::new(Code::OptionNotSupported, "typeNames", "joins are not supported"));
-    }
+    let types = types_of(names, e.attribute("aliases"))?;
     let sort_by = e.child("SortBy").map(|sort| {
         let key = |p: &Element| {
             let name = p.child("ValueReference").or(p.child("PropertyName")).map_or("", Element::trimmed);
@@ -271,7 +314,9 @@ pub fn xml_query(e: &Element) -> Result<QueryRequest> {
         sort.children_named("SortProperty").map(key).collect::<Vec<_>>().join(",")
     });
     Ok(QueryRequest {
-        type_name,
+        type_name: types.name,
+        alias: types.alias,
+        join: types.join,
         srs_name: e.attribute("srsName").map(str::to_owned).filter(|s| !s.trim().is_empty()),
         properties: e.children_named("PropertyName").map(|p| p.trimmed().to_owned()).collect(),
         filter: e.child("Filter").cloned(),
@@ -302,7 +347,14 @@ fn as_kvp(ask: &Ask, root: &Element, queries: &[QueryRequest]) -> Option<Kvp> {
             kvp.push(name, values.iter().map(|v| format!("({v})")).collect::<String>());
         }
     };
-    of_each("typeNames", &|q| q.type_name.clone());
+    of_each("typeNames", &|q| match &q.join {
+        None => q.type_name.clone(),
+        Some(join) => format!("{},{}", q.type_name, join.type_name),
+    });
+    of_each("aliases", &|q| match &q.join {
+        None => q.alias.clone().unwrap_or_default(),
+        Some(join) => join.aliases.as_ref().map(|names| names.join(",")).unwrap_or_default(),
+    });
     of_each("srsName", &|q| q.srs_name.clone().unwrap_or_default());
     of_each("propertyName", &|q| q.properties.join(","));
     of_each("sortBy", &|q| q.sort_by.clone().unwrap_or_default());

@@ -11,6 +11,7 @@ mod exception;
 mod file;
 mod format;
 mod get_feature;
+mod join;
 mod kvp;
 mod lock;
 mod query;

@@ -15,6 +15,10 @@ use crate::query::{Filter, Query, cql};
 #[derive(Clone, Debug, Default)]
 pub struct QueryRequest {
     pub type_name: String,
+    /// What its references call the type, besides its name.
+    pub alias: Option<String>,
+    /// It is a join.
+    pub join: Option<JoinRequest>,
     pub srs_name: Option<String>,
     /// References to properties; none: all of them.
     pub properties: Vec<String>,
@@ -26,6 +30,14 @@ pub struct QueryRequest {
     pub bbox: Option<String>,
     /// As in the query string: `a ASC,b DESC`.
     pub sort_by: Option<String>,
+}
+
+/// The second type of a join.
+#[derive(Clone, Debug)]
+pub struct JoinRequest {
+    pub type_name: String,
+    /// What the filter calls the two types.
+    pub aliases: Option<[String; 2]>,
 }
 
 /// As it is done.
@@ -50,7 +62,15 @@ pub fn stored_crs(ft: &FeatureType) -> Crs {
 }
 
 impl QueryRequest {
+    /// Of one type.
     pub fn prepare(&self, ask: &Ask) -> Result<Prepared> {
+        if self.join.is_some() {
+            let text = "a join is offered in GetFeature alone";
+            return Err(Exception::new(Code::OptionNotSupported, "typeNames", text));
+        }
+        if let Some(alias) = &self.alias {
+            return self.without(alias).prepare(ask);
+        }
         let ft = ask.feature_type(&self.type_name)?;
         let axes = axes(&ft, ask.version);
         let is_type = |name: &str| ask.is_type(name);
@@ -83,28 +103,45 @@ impl QueryRequest {
             None => axes.default.clone(),
         };
         let sort = fes::sort_keys_of_text(self.sort_by.as_deref().unwrap_or_default(), &ft)?;
-        let selection = self.selection(&ft)?;
+        let names: Vec<&str> = self.properties.iter().map(String::as_str).collect();
+        let none = names.iter().all(|n| n.trim().is_empty());
+        let selection = if none { Selection::all(&ft) } else { selection(&names, &ft)? };
         let query =
             Query { feature_type: ft.name.clone(), filter, sort, at_least: ask.at_least.clone(), ..Query::default() };
         Ok(Prepared { ft, query, crs, crs_was_asked: self.srs_name.is_some(), selection })
     }
+}
 
-    fn selection(&self, ft: &FeatureType) -> Result<Selection> {
-        let (mut geometry, mut named) = (false, Vec::new());
-        for name in self.properties.iter().map(|n| n.trim()).filter(|n| !n.is_empty()) {
-            if name == "*" {
-                return Ok(Selection::all(ft));
-            }
-            match fes::resolve_reference(name, ft) {
-                Ok(Reference::Property(slot)) => named.push(slot),
-                Ok(Reference::Geometry) => geometry = true,
-                Ok(Reference::Id | Reference::BoundedBy | Reference::Standard) => {}
-                Err(e) => return Err(Exception::invalid("propertyName", e.message)),
-            }
+impl QueryRequest {
+    /// The same, in references that stand by themselves.
+    fn without(&self, alias: &str) -> QueryRequest {
+        let own = |text: &String| fes::unaliased(text, alias).to_owned();
+        let keys = |keys: &String| keys.split(',').map(|key| fes::unaliased(key, alias)).collect::<Vec<_>>().join(",");
+        QueryRequest {
+            alias: None,
+            filter: self.filter.as_ref().map(|filter| fes::unaliased_filter(filter, alias)),
+            properties: self.properties.iter().map(own).collect(),
+            sort_by: self.sort_by.as_ref().map(keys),
+            ..self.clone()
         }
-        let none = self.properties.iter().all(|n| n.trim().is_empty());
-        Ok(if none { Selection::all(ft) } else { Selection::of(ft, geometry, &named) })
     }
+}
+
+/// What of a feature these references name.
+pub fn selection(names: &[&str], ft: &FeatureType) -> Result<Selection> {
+    let (mut geometry, mut named) = (false, Vec::new());
+    for name in names.iter().map(|n| n.trim()).filter(|n| !n.is_empty()) {
+        if name == "*" {
+            return Ok(Selection::all(ft));
+        }
+        match fes::resolve_reference(name, ft) {
+            Ok(Reference::Property(slot)) => named.push(slot),
+            Ok(Reference::Geometry) => geometry = true,
+            Ok(Reference::Id | Reference::BoundedBy | Reference::Standard) => {}
+            Err(e) => return Err(Exception::invalid("propertyName", e.message)),
+        }
+    }
+    Ok(Selection::of(ft, geometry, &named))
 }
 
 /// `minx,miny,maxx,maxy[,crs]` in the order of the CRS (the type's own where none is named), or six numbers in three

@@ -4,6 +4,7 @@ mod capabilities;
 mod dialects;
 mod endpoints;
 mod errors;
+mod joins;
 mod locks;
 mod reading;
 mod schemas;

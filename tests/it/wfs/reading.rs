@@ -248,7 +248,7 @@ async fn what_is_wrong_is_said_in_an_exception_report() {
         ("typeNames=ships&sortBy=colour", "InvalidParameterValue", "colour"),
         ("typeNames=ships&resourceId=roads.1", "InvalidParameterValue", "resourceid"),
         ("typeNames=ships&filter=<Filter>", "OperationParsingFailed", "filter"),
-        ("typeNames=(ships,roads)", "OptionNotSupported", "typeNames"),
+        ("typeNames=(ships,roads,notes)", "OptionNotSupported", "typeNames"),
         (
             "typeNames=ships&filter=<Filter><PropertyIsNull><ValueReference>colour</ValueReference></PropertyIsNull></Filter>",
             "InvalidParameterValue",
@@ -305,4 +305,17 @@ async fn ids_have_one_spelling_in_both_formats() {
     let json = server.get(&format!("{odd}&outputFormat=application/json")).await.json();
     assert_eq!(json["features"][0]["id"], id);
     assert_eq!(server.ids(&format!("resourceId={id}")).await, [id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_may_call_its_type_otherwise() {
+    let server = Server::with_ships().await;
+    let crew = "<PropertyIsEqualTo><PropertyName>s/app:crew</PropertyName><Literal>1</Literal></PropertyIsEqualTo>";
+    for (version, names) in [("2.0.0", "typeNames=app:ships&aliases=s"), ("1.1.0", "typeName=app:ships=s")] {
+        let query = format!("{names}&filter=<Filter>{crew}</Filter>&sortBy=s/app:sog+D&propertyName=s/name");
+        let text = server.ask(version, &format!("request=GetFeature&{query}")).await.text;
+        let found: Vec<&str> = text.split("gml:id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert_eq!(found, ["ships.s5", "ships.s3", "ships.s1"], "{text}");
+        assert!(text.contains("<app:name>") && !text.contains("<app:sog>"), "{text}");
+    }
 }
