@@ -146,6 +146,7 @@ pub async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
 }
 
 fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
+    let mut ids_by_type = None;
     let names: Vec<String> = match kvp.any(&["typeNames", "typeName"]) {
         // `(a)(b)` are two queries, and so are `a,b`, as clients have written them since 1.0; `(a,b)` is a join, and so are `a,b`
         // with aliases.
@@ -153,7 +154,11 @@ fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
             groups(text).into_iter().map(str::to_owned).collect()
         }
         Some(text) => text.split(',').map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect(),
-        None => vec![type_of_ids(kvp)?],
+        None => {
+            let (types, ids) = ids_by_type_of(kvp)?;
+            ids_by_type = Some(ids);
+            types
+        }
     };
     // One value holds for every query; else there is one for each.
     let of_each = |names_of_parameter: &[&str]| -> Result<Vec<Option<String>>> {
@@ -176,7 +181,7 @@ fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
         let text = format!("{} filters for {} queries; ';' stands between two", texts.len(), names.len());
         return Err(Exception::invalid("cql_filter", text));
     }
-    let ids = of_each(&["resourceId", "featureId"])?;
+    let ids = ids_by_type.map_or_else(|| of_each(&["resourceId", "featureId"]), Ok)?;
     let boxes = of_each(&["bbox"])?;
     let properties = of_each(&["propertyName"])?;
     let sorts = of_each(&["sortBy"])?;
@@ -246,13 +251,21 @@ fn types_of(names: &str, aliases: Option<&str>) -> Result<Types> {
     }
 }
 
-/// Ids name their type themselves.
-fn type_of_ids(kvp: &Kvp) -> Result<String> {
+/// Ids name their types themselves: the types in their order, and the ids of each.
+fn ids_by_type_of(kvp: &Kvp) -> Result<(Vec<String>, Vec<Option<String>>)> {
     let ids = kvp.any(&["resourceId", "featureId"]).ok_or_else(|| Exception::missing("typeNames"))?;
-    match ids.trim_matches(['(', ')']).split_once('.') {
-        Some((name, _)) => Ok(name.to_owned()),
-        None => Err(Exception::missing("typeNames")),
+    let mut by_type: Vec<(String, Vec<&str>)> = Vec::new();
+    for id in ids.split(['(', ',', ')']).map(str::trim).filter(|id| !id.is_empty()) {
+        let (name, _) = id.split_once('.').ok_or_else(|| Exception::missing("typeNames"))?;
+        match by_type.iter_mut().find(|(known, _)| known == name) {
+            Some((_, ids)) => ids.push(id),
+            None => by_type.push((name.to_owned(), vec![id])),
+        }
     }
+    if by_type.is_empty() {
+        return Err(Exception::missing("typeNames"));
+    }
+    Ok(by_type.into_iter().map(|(name, ids)| (name, Some(ids.join(",")))).unzip())
 }
 
 pub async fn read_xml(ask: &Ask, root: &Element) -> Result<Asked> {

@@ -319,3 +319,26 @@ async fn a_query_may_call_its_type_otherwise() {
         assert!(text.contains("<app:name>") && !text.contains("<app:sog>"), "{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_name_the_types_that_they_are_of() {
+    let server = Server::with_ships().await;
+    let note = "<wfs:Insert idgen=\"UseExisting\"><app:notes gml:id=\"notes.n1\"/></wfs:Insert>";
+    assert_eq!(server.transaction(note).await.status, 200);
+    let answer = server.get("request=GetFeature&resourceId=ships.s2,notes.n1,ships.s1,ships.none").await;
+    let found: Vec<_> =
+        answer.xml().children.iter().map(|m| m.children[0].attribute("id").unwrap().to_owned()).collect();
+    assert_eq!(found, ["ships.s1", "ships.s2", "notes.n1"], "{}", answer.text);
+    exception(
+        &server.get("request=GetFeature&resourceId=ships.s2,n1").await,
+        400,
+        "MissingParameterValue",
+        "typeNames",
+    );
+    exception(
+        &server.get("request=GetFeature&resourceId=ships.s2,planes.1").await,
+        400,
+        "InvalidParameterValue",
+        "typeName",
+    );
+}
