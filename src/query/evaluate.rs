@@ -75,14 +75,7 @@ fn compare(op: CompareOp, left: &Value, right: &Value, match_case: bool) -> Opti
         (Value::String(a), Value::String(b)) if !match_case => a.to_lowercase().cmp(&b.to_lowercase()),
         _ => left.compare(right)?,
     };
-    Some(match op {
-        CompareOp::Equal => ordering.is_eq(),
-        CompareOp::NotEqual => ordering.is_ne(),
-        CompareOp::Less => ordering.is_lt(),
-        CompareOp::LessOrEqual => ordering.is_le(),
-        CompareOp::Greater => ordering.is_gt(),
-        CompareOp::GreaterOrEqual => ordering.is_ge(),
-    })
+    Some(op.holds(ordering))
 }
 
 fn like(pattern: &LikePattern, text: &str, match_case: bool) -> bool {
@@ -121,8 +114,8 @@ pub fn intersects_box(g: &Geometry, r: &Rect) -> bool {
     g.to_geo().is_some_and(|geo| geo.intersects(&geo_rect))
 }
 
-/// How a geometry lies to the literal.
-pub(super) fn spatial(op: SpatialOp, g: &Geometry, literal: &SpatialLiteral) -> bool {
+/// Whether the relation holds from one geometry to another.
+pub fn spatial(op: SpatialOp, g: &Geometry, literal: &SpatialLiteral) -> bool {
     let (Some(bounds), Some(with)) = (g.bounds(), literal.bounds) else { return op == SpatialOp::Disjoint };
     if !bounds.intersects(&with) {
         return op == SpatialOp::Disjoint;

@@ -1,6 +1,7 @@
 //! The filter's one AST. Parsers resolve names to property ids and coerce literals to the property's type before they build
 //! it, so evaluating it cannot fail.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -68,6 +69,20 @@ pub enum CompareOp {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
+}
+
+impl CompareOp {
+    /// Whether it holds of two values that compare so.
+    pub fn holds(self, ordering: Ordering) -> bool {
+        match self {
+            CompareOp::Equal => ordering.is_eq(),
+            CompareOp::NotEqual => ordering.is_ne(),
+            CompareOp::Less => ordering.is_lt(),
+            CompareOp::LessOrEqual => ordering.is_le(),
+            CompareOp::Greater => ordering.is_gt(),
+            CompareOp::GreaterOrEqual => ordering.is_ge(),
+        }
+    }
 }
 
 /// The feature's geometry stands on the left of these.
@@ -182,6 +197,11 @@ impl Filter {
             }
             (f, g) => Filter::And(vec![f, g]),
         }
+    }
+
+    /// Selects everything, or nothing.
+    pub fn constant(truth: bool) -> Filter {
+        if truth { Filter::All } else { Filter::ids([]) }
     }
 
     pub fn ids(ids: impl IntoIterator<Item = FeatureId>) -> Filter {

@@ -1,5 +1,8 @@
 //! The functions that filters may call. They are total: of what they do not take, a null included, they make null.
 
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::canonical_combining_class;
+
 use crate::model::{Feature, Geometry, GeometryKind, PropertyType, Value};
 
 /// What an operand may be computed by.
@@ -10,6 +13,11 @@ pub enum Function {
     Subtract,
     Multiply,
     Divide,
+    /// What is left of a division, with the sign of the dividend.
+    Modulo,
+    /// A division without its fraction.
+    DivideWhole,
+    Power,
     Abs,
     Ceil,
     Floor,
@@ -18,6 +26,10 @@ pub enum Function {
     Sqrt,
     Lower,
     Upper,
+    /// Without regard to case, for comparisons: see [`case_folded`].
+    FoldCase,
+    /// Without accents, for comparisons: see [`without_accents`].
+    DropAccents,
     Trim,
     /// In characters.
     Length,
@@ -92,6 +104,9 @@ impl Function {
             Function::Subtract => of_two(|a, b| a - b),
             Function::Multiply => of_two(|a, b| a * b),
             Function::Divide => of_two(|a, b| a / b),
+            Function::Modulo => of_two(|a, b| a % b),
+            Function::DivideWhole => of_two(|a, b| (a / b).trunc()),
+            Function::Power => of_two(f64::powf),
             Function::Abs => of_one(f64::abs),
             Function::Ceil => of_one(f64::ceil),
             Function::Floor => of_one(f64::floor),
@@ -99,6 +114,8 @@ impl Function {
             Function::Sqrt => of_one(f64::sqrt),
             Function::Lower => text(0).map(|s| Value::String(s.to_lowercase().into())),
             Function::Upper => text(0).map(|s| Value::String(s.to_uppercase().into())),
+            Function::FoldCase => text(0).map(|s| Value::String(case_folded(s).into())),
+            Function::DropAccents => text(0).map(|s| Value::String(without_accents(s).into())),
             Function::Trim => text(0).map(|s| Value::String(s.trim().into())),
             Function::Length => text(0).map(|s| Value::Int(s.chars().count() as i64)),
             Function::Concat => text(0).zip(text(1)).map(|(a, b)| Value::String(format!("{a}{b}").into())),
@@ -110,10 +127,43 @@ impl Function {
     }
 }
 
+/// Texts that differ in case alone become the same text, as Unicode's full case folding has it (`ß` is `ss`). Letter by letter,
+/// so that a sigma at the end of a word is like any other.
+pub fn case_folded(text: &str) -> String {
+    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+/// The letters without the marks above, below and across them, in Unicode's composed form. Marks that make another letter (a
+/// vowel of Devanagari, a voiced syllable of Japanese) stay: they have other combining classes.
+pub fn without_accents(text: &str) -> String {
+    const DIACRITICS: std::ops::RangeInclusive<u8> = 200..=239;
+    text.nfd().filter(|c| !DIACRITICS.contains(&canonical_combining_class(*c))).nfc().collect()
+}
+
 fn finite(x: f64) -> Option<Value> {
     x.is_finite().then_some(Value::Number(x))
 }
 
 fn is_of(geometry: &Geometry, single: GeometryKind, multi: GeometryKind) -> bool {
     [single, multi].contains(&geometry.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_and_accents_can_be_left_out() {
+        for (a, b) in [("STRASSE", "straße"), ("ΟΔΟΣ", "οδος"), ("ΟΔΟΣ", "οδοσ"), ("Éa", "éA")] {
+            assert_eq!(case_folded(a), case_folded(b));
+        }
+        // Composed, and as a letter with its mark.
+        for text in ["Ché", "Che\u{301}", "Chê"] {
+            assert_eq!(without_accents(text), "Che");
+        }
+        for text in ["日本 한", "が", "हिन्दी"] {
+            assert_eq!(without_accents(text), text);
+        }
+        assert_ne!(case_folded("a"), case_folded("á"));
+    }
 }

@@ -17,6 +17,6 @@ mod times;
 mod track;
 mod write;
 
-pub use read::{FeatureReader, ParsedChanges, ParsedFeature, Unknown, read_features};
+pub use read::{FeatureReader, ParsedChanges, ParsedFeature, Unknown, geometry_as_written, read_features};
 pub use text::ParseError;
 pub use write::{Closing, CollectionFrame, FeatureWriter, Options};

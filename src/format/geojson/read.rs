@@ -48,6 +48,13 @@ pub enum Unknown {
 /// Vertices of one geometry, at most: as many as a body of usual size could have.
 const MAX_VERTICES: usize = 5_000_000;
 
+/// Reads a geometry object that is no feature's: x and y as they stand, without heights.
+pub fn geometry_as_written(text: &str) -> Result<Geometry, ParseError> {
+    let positions =
+        Positions { dimension: crate::model::Dimension::XY, swap: false, transform: None, max_vertices: MAX_VERTICES };
+    positions.geometry(text)?.ok_or_else(|| ParseError::new("a geometry is expected, not null"))
+}
+
 /// Reads features of one type.
 #[derive(Clone, Debug)]
 pub struct FeatureReader<'a> {

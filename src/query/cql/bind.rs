@@ -5,12 +5,14 @@ use std::sync::Arc;
 use super::{Context, CqlError, Expr, Kind};
 use crate::format::gml::resolve_rid;
 use crate::model::crs::{CrsRef, Transform};
-use crate::model::{Geometry, PropertyType, Rect, Value};
+use crate::model::geometry::{Coord, Writer};
+use crate::model::{Dimension, Geometry, GeometryKind, PropertyType, Rect, Value};
 use crate::query::distance::Near;
+use crate::query::evaluate;
 use crate::query::fes::{Reference, class, measured, resolve_reference, value_of};
 use crate::query::filter::{CompareOp, Filter, LikePattern, Operand, SpatialLiteral, SpatialOp};
-use crate::query::function::Function;
-use crate::query::temporal::relation;
+use crate::query::function::{Function, case_folded, without_accents};
+use crate::query::temporal::{Period, relation};
 
 /// A value of a known type, or a literal that takes its type from what it is held against.
 enum Bound<'e> {
@@ -28,6 +30,11 @@ impl Context<'_> {
             Kind::Call(name, arguments) => (name.as_str(), arguments.as_slice()),
             _ => return self.truth_of(e),
         };
+        if let Some(n) = arity(name)
+            && arguments.len() != n
+        {
+            return Err(e.error(format!("{name} takes {n} arguments, not {}", arguments.len())));
+        }
         match (name, arguments) {
             ("and", all) => {
                 let parts = all.iter().map(|a| self.predicate(a)).collect::<Result<Vec<_>>>()?;
@@ -38,16 +45,16 @@ impl Context<'_> {
             ("ids", all) => self.ids(all),
             ("isnull", [of]) => self.is_null(of),
             ("like" | "ilike", [value, pattern]) => self.like(value, pattern, name == "like"),
-            ("between", [value, low, high]) => {
-                let Bound::Typed(value, kind) = self.bound(value)? else {
-                    return Err(value.error("a property is expected here"));
-                };
-                Ok(Filter::Between { value, low: self.against(low, kind)?, high: self.against(high, kind)? })
-            }
-            ("in", [value, list @ ..]) => {
-                let equal = list.iter().map(|item| self.compare(CompareOp::Equal, value, item));
-                Ok(Filter::Or(equal.collect::<Result<_>>()?))
-            }
+            ("between", [value, low, high]) => match self.bound(value)? {
+                Bound::Typed(value, kind) => {
+                    Ok(Filter::Between { value, low: self.against(low, kind)?, high: self.against(high, kind)? })
+                }
+                Bound::Literal(_) => {
+                    let above = self.compare(CompareOp::GreaterOrEqual, value, low)?;
+                    Ok(above.and(self.compare(CompareOp::LessOrEqual, value, high)?))
+                }
+            },
+            ("in", [value, list @ ..]) => self.is_in(value, list),
             ("bbox", [of, west, south, east, north, crs @ ..]) => {
                 self.geometry_of(of)?;
                 let mut edges = [0.0; 4];
@@ -77,7 +84,8 @@ impl Context<'_> {
             (_, [left, right]) if spatial(name).is_some() => {
                 self.spatial(spatial(name).unwrap_or(SpatialOp::Intersects), left, right)
             }
-            (_, [property, time]) if name.starts_with("t_") => self.temporal(&name[2..], property, time, e),
+            (_, [left, right]) if name.starts_with("t_") => self.temporal(&name[2..], left, right, e),
+            _ if name.starts_with("a_") => Err(e.error(format!("{name}: there are no properties that are arrays"))),
             _ => self.truth_of(e),
         }
     }
@@ -114,7 +122,7 @@ impl Context<'_> {
             }
             Kind::Call(name, arguments) => (name, arguments),
             Kind::Text(_) | Kind::Number(_) | Kind::Bool(_) => return Ok(Bound::Literal(e)),
-            Kind::Geometry(_) | Kind::Box(_) | Kind::Period(..) => {
+            Kind::Geometry(_) | Kind::Box(_) | Kind::Period(..) | Kind::List(_) => {
                 return Err(e.error("a single value is expected here"));
             }
         };
@@ -123,16 +131,22 @@ impl Context<'_> {
             "-" => Some(Function::Subtract),
             "*" => Some(Function::Multiply),
             "/" => Some(Function::Divide),
+            "%" => Some(Function::Modulo),
+            "div" => Some(Function::DivideWhole),
+            "^" => Some(Function::Power),
             _ => None,
         };
         if let Some(function) = operator {
             let arguments = arguments.iter().map(|a| self.against(a, PropertyType::Number)).collect::<Result<_>>()?;
             return Ok(Bound::Typed(Operand::Call { function, arguments }, PropertyType::Number));
         }
-        // CQL2's way to compare without regard to case.
-        if name == "casei" && arguments.len() == 1 {
-            let arguments = vec![self.against(&arguments[0], PropertyType::String)?];
-            return Ok(Bound::Typed(Operand::Call { function: Function::Lower, arguments }, PropertyType::String));
+        if let Some(text) = constant_text(e) {
+            let text = PropertyType::String.parse(&text).map_err(|what| e.error(what))?;
+            return Ok(Bound::Typed(Operand::Literal(text), PropertyType::String));
+        }
+        if let (Some((function, _)), [argument]) = (folding(name), &arguments[..]) {
+            let arguments = vec![self.against(argument, PropertyType::String)?];
+            return Ok(Bound::Typed(Operand::Call { function, arguments }, PropertyType::String));
         }
         let signature = Function::named(name).ok_or_else(|| e.error(format!("there is no function '{name}'")))?;
         if arguments.len() != signature.arguments.len() {
@@ -149,8 +163,12 @@ impl Context<'_> {
         Ok(Bound::Typed(Operand::Call { function: signature.function, arguments: bound }, signature.returns))
     }
 
+    /// The feature's id goes by the name that it has in GeoJSON, too, where no property has it.
     fn reference(&self, name: &str, e: &Expr) -> Result<Reference> {
-        resolve_reference(name, self.ft).map_err(|wrong| e.error(wrong.message))
+        match resolve_reference(name, self.ft) {
+            Err(_) if name == "id" => Ok(Reference::Id),
+            found => found.map_err(|wrong| e.error(wrong.message)),
+        }
     }
 
     /// An expression that is compared with something of `kind`, or given to a function that takes it.
@@ -165,7 +183,11 @@ impl Context<'_> {
     }
 
     fn compare(&self, op: CompareOp, left: &Expr, right: &Expr) -> Result<Filter> {
-        let compare = |left, right| Filter::Compare { op, left, right, match_case: true };
+        let compare = |left, right| match (op, left, right) {
+            // What the tiers look up, not what they compare with each feature.
+            (CompareOp::Equal, Operand::Id, Operand::Literal(Value::String(id))) => Filter::ids([(*id).into()]),
+            (op, left, right) => Filter::Compare { op, left, right, match_case: true },
+        };
         match (self.bound(left)?, self.bound(right)?) {
             (Bound::Typed(operand, kind), _) => Ok(compare(operand, self.against(right, kind)?)),
             (_, Bound::Typed(operand, kind)) => Ok(compare(self.against(left, kind)?, operand)),
@@ -175,6 +197,16 @@ impl Context<'_> {
                     of(PropertyType::Number).or_else(|_: CqlError| of(PropertyType::String))?;
                 Ok(compare(Operand::Literal(left), Operand::Literal(right)))
             }
+        }
+    }
+
+    fn is_in(&self, value: &Expr, list: &[Expr]) -> Result<Filter> {
+        let equal = list.iter().map(|item| self.compare(CompareOp::Equal, value, item));
+        let any = equal.collect::<Result<Vec<_>>>()?;
+        let ids = any.iter().map(|f| if let Filter::Ids(ids) = f { Some(&ids.list) } else { None });
+        match ids.collect::<Option<Vec<_>>>() {
+            Some(ids) => Ok(Filter::ids(ids.into_iter().flatten().cloned())),
+            None => Ok(Filter::Or(any)),
         }
     }
 
@@ -201,13 +233,10 @@ impl Context<'_> {
 
     /// `%` stands for any characters, `_` for one, after a backslash for themselves.
     fn like(&self, value: &Expr, pattern: &Expr, match_case: bool) -> Result<Filter> {
-        let (pattern, match_case) = match &pattern.kind {
-            Kind::Call(name, inner) if name == "casei" && inner.len() == 1 => (&inner[0], false),
-            _ => (pattern, match_case),
-        };
-        let Kind::Text(text) = &pattern.kind else { return Err(pattern.error("a pattern in quotes is expected here")) };
+        let text = constant_text(pattern).filter(|text| !text.contains('\0'));
+        let text = text.ok_or_else(|| pattern.error("a pattern in quotes is expected here"))?;
         let value = self.against(value, PropertyType::String)?;
-        Ok(Filter::Like { value, pattern: LikePattern::parse(text, "%", "_", "\\"), match_case })
+        Ok(Filter::Like { value, pattern: LikePattern::parse(&text, "%", "_", "\\"), match_case })
     }
 
     fn number(&self, e: &Expr) -> Result<f64> {
@@ -226,64 +255,144 @@ impl Context<'_> {
     /// A geometry of the filter, as the features have theirs.
     fn geometry(&self, e: &Expr) -> Result<Geometry> {
         let wrong = |what: crate::model::GeometryError| e.error(what.to_string());
+        let transform = Transform::between(self.crs.crs, self.target);
         let geometry = match &e.kind {
+            Kind::Geometry(geometry) if self.crs.swap => geometry.map_xy(|x, y| Ok((y, x))).map_err(wrong)?,
             Kind::Geometry(geometry) => geometry.clone(),
-            Kind::Box([x0, y0, x1, y1]) => {
-                polygon(&[(*x0, *y0), (*x1, *y0), (*x1, *y1), (*x0, *y1), (*x0, *y0)]).map_err(wrong)?
-            }
+            Kind::Box(edges) => self.area(*edges, transform.is_some(), e)?,
             _ => return Err(e.error("a geometry is expected here, as well-known text")),
         };
-        let geometry = match self.crs.swap {
-            true => geometry.map_xy(|x, y| Ok((y, x))).map_err(wrong)?,
-            false => geometry,
-        };
-        Transform::between(self.crs.crs, self.target)
-            .map_or(Ok(geometry.clone()), |t| t.geometry(&geometry))
-            .map_err(wrong)
+        let beyond = |b: Rect| b.min_y < -90.0 || b.max_y > 90.0;
+        if self.crs.crs.is_geographic() && geometry.bounds().is_some_and(beyond) {
+            return Err(e.error("a latitude is beyond the pole"));
+        }
+        transform.map_or(Ok(geometry.clone()), |t| t.geometry(&geometry)).map_err(wrong)
     }
 
-    fn rect(&self, [a, b, c, d]: [f64; 4], crs: &CrsRef, e: &Expr) -> Result<Rect> {
-        let (min_x, min_y, max_x, max_y) = if crs.swap { (b, a, d, c) } else { (a, b, c, d) };
-        if min_x > max_x || min_y > max_y {
-            return Err(e.error("the lower corner is beyond the upper one"));
+    /// A box as an area, x,y; two where its west is east of its east. `projected`: the poles have no place there.
+    fn area(&self, edges: [f64; 4], projected: bool, e: &Expr) -> Result<Geometry> {
+        const EDGE: f64 = 89.999;
+        let Rect { min_x, mut min_y, max_x, mut max_y } = self.in_xy_order(edges, &self.crs);
+        let geographic = self.crs.crs.is_geographic();
+        if min_y > max_y || (min_x > max_x && !geographic) {
+            return Err(e.error(UPSIDE_DOWN));
         }
-        let rect = Rect { min_x, min_y, max_x, max_y };
+        if geographic && projected {
+            (min_y, max_y) = (min_y.clamp(-EDGE, EDGE), max_y.clamp(-EDGE, EDGE));
+        }
+        let wests_and_easts: &[_] = if min_x > max_x { &[(min_x, 180.0), (-180.0, max_x)] } else { &[(min_x, max_x)] };
+        let mut w = Writer::new(Dimension::XY);
+        w.begin(GeometryKind::MultiPolygon);
+        w.count(wests_and_easts.len() as u32);
+        for (west, east) in wests_and_easts {
+            w.begin(GeometryKind::Polygon);
+            w.count(1);
+            w.count(5);
+            for (x, y) in [(west, min_y), (east, min_y), (east, max_y), (west, max_y), (west, min_y)] {
+                w.coord(Coord::xy(*x, y));
+            }
+        }
+        w.checked().map_err(|what| e.error(what.to_string()))
+    }
+
+    fn in_xy_order(&self, [a, b, c, d]: [f64; 4], crs: &CrsRef) -> Rect {
+        let (min_x, min_y, max_x, max_y) = if crs.swap { (b, a, d, c) } else { (a, b, c, d) };
+        Rect { min_x, min_y, max_x, max_y }
+    }
+
+    fn rect(&self, edges: [f64; 4], crs: &CrsRef, e: &Expr) -> Result<Rect> {
+        let rect = self.in_xy_order(edges, crs);
+        if rect.min_x > rect.max_x || rect.min_y > rect.max_y {
+            return Err(e.error(UPSIDE_DOWN));
+        }
         let there = Transform::between(crs.crs, self.target).map_or(Ok(rect), |t| t.rect(rect));
         there.map_err(|what| e.error(what.to_string()))
     }
 
     fn spatial(&self, op: SpatialOp, left: &Expr, right: &Expr) -> Result<Filter> {
-        let literal_first = !matches!(left.kind, Kind::Property(_));
-        let (of, literal) = if literal_first { (right, left) } else { (left, right) };
-        self.geometry_of(of)?;
-        let op = match op {
-            SpatialOp::Within if literal_first => SpatialOp::Contains,
-            SpatialOp::Contains if literal_first => SpatialOp::Within,
-            same => same,
+        let is_property = |e: &Expr| matches!(e.kind, Kind::Property(_));
+        let (op, of, literal) = match (is_property(left), is_property(right)) {
+            (true, false) => (op, left, right),
+            (false, true) => (converse(op), right, left),
+            (true, true) => {
+                self.geometry_of(left)?;
+                self.geometry_of(right)?;
+                let of_itself = [SpatialOp::Intersects, SpatialOp::Within, SpatialOp::Contains, SpatialOp::Equals];
+                return Ok(match of_itself.contains(&op) {
+                    true => Filter::Not(Filter::IsNull(Operand::Geometry).into()),
+                    false => Filter::constant(false),
+                });
+            }
+            (false, false) => {
+                let (a, b) = (self.geometry(left)?, SpatialLiteral::new(self.geometry(right)?));
+                return Ok(Filter::constant(evaluate::spatial(op, &a, &b)));
+            }
         };
+        self.geometry_of(of)?;
         Ok(Filter::Spatial { op, literal: Arc::new(SpatialLiteral::new(self.geometry(literal)?)) })
     }
 
-    /// As in [`crate::query::fes`]: a property is an instant.
-    fn temporal(&self, name: &str, property: &Expr, time: &Expr, e: &Expr) -> Result<Filter> {
-        let Bound::Typed(left, kind @ (PropertyType::Date | PropertyType::DateTime)) = self.bound(property)? else {
-            return Err(property.error("a property that is a time is expected here"));
-        };
-        let bound = |e: &Expr| match &e.kind {
+    /// As in [`crate::query::fes`], a property is an instant; two of them may be the ends of a period.
+    fn temporal(&self, name: &str, left: &Expr, right: &Expr, e: &Expr) -> Result<Filter> {
+        let (a, b) = (ends(left), ends(right));
+        let mut kind = PropertyType::DateTime;
+        for end in a.into_iter().chain(b) {
+            if let Bound::Typed(_, of) = self.bound(end)? {
+                if class(of) != PropertyType::DateTime {
+                    return Err(end.error("a property that is a time is expected here"));
+                }
+                kind = of;
+            }
+        }
+        let end = |e: &Expr| match &e.kind {
             Kind::Text(open) if open == ".." => Ok(None),
-            _ => literal(e, kind).map(Some),
+            _ => self.against(e, kind).map(Some),
         };
-        let (begin, end) = match &time.kind {
-            Kind::Period(begin, end) => (bound(begin)?, bound(end)?),
-            _ => literal(time, kind).map(|t| (Some(t.clone()), Some(t)))?,
-        };
-        let compare = |op, value: Value| Filter::Compare {
-            op,
-            left: left.clone(),
-            right: Operand::Literal(value),
-            match_case: true,
-        };
-        relation(name, begin, end, &compare).ok_or_else(|| e.error(format!("there is no temporal operator '{name}'")))
+        let period = |[begin, end_of]: [&Expr; 2]| Ok(Period { begin: end(begin)?, end: end(end_of)? });
+        relation(name, &period(a)?, &period(b)?)
+            .ok_or_else(|| e.error(format!("there is no temporal operator '{name}'")))
+    }
+}
+
+const UPSIDE_DOWN: &str = "the lower corner is beyond the upper one";
+
+/// How many arguments an operator takes; JSON may give it any number.
+fn arity(name: &str) -> Option<usize> {
+    match name {
+        "not" | "isnull" => Some(1),
+        "between" => Some(3),
+        "like" | "ilike" => Some(2),
+        _ if comparison(name).is_some() || spatial(name).is_some() || name.starts_with("t_") => Some(2),
+        _ => None,
+    }
+}
+
+/// Of a time; those of an instant are the same.
+fn ends(e: &Expr) -> [&Expr; 2] {
+    match &e.kind {
+        Kind::Period(begin, end) => [begin, end],
+        _ => [e, e],
+    }
+}
+
+/// CQL2's ways to compare with less regard: to case, to accents.
+fn folding(name: &str) -> Option<(Function, fn(&str) -> String)> {
+    match name {
+        "casei" => Some((Function::FoldCase, case_folded)),
+        "accenti" => Some((Function::DropAccents, without_accents)),
+        _ => None,
+    }
+}
+
+/// A text, or one with less regard.
+fn constant_text(e: &Expr) -> Option<String> {
+    match &e.kind {
+        Kind::Text(text) => Some(text.clone()),
+        Kind::Call(name, arguments) => match (folding(name), &arguments[..]) {
+            (Some((_, fold)), [inner]) => constant_text(inner).map(|text| fold(&text)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -297,15 +406,13 @@ fn literal(e: &Expr, kind: PropertyType) -> Result<Value> {
     value_of(text, kind).map_err(|what| e.error(what))
 }
 
-fn polygon(ring: &[(f64, f64)]) -> std::result::Result<Geometry, crate::model::GeometryError> {
-    use crate::model::geometry::{Coord, Writer};
-    use crate::model::{Dimension, GeometryKind};
-    let mut w = Writer::new(Dimension::XY);
-    w.begin(GeometryKind::Polygon);
-    w.count(1);
-    w.count(ring.len() as u32);
-    ring.iter().for_each(|(x, y)| w.coord(Coord::xy(*x, *y)));
-    w.checked()
+/// The relation the other way round.
+fn converse(op: SpatialOp) -> SpatialOp {
+    match op {
+        SpatialOp::Within => SpatialOp::Contains,
+        SpatialOp::Contains => SpatialOp::Within,
+        same => same,
+    }
 }
 
 fn comparison(name: &str) -> Option<CompareOp> {

@@ -14,7 +14,7 @@ pub(super) enum Token {
     Sign(&'static str),
 }
 
-const SIGNS: [&str; 14] = ["<>", "<=", ">=", "!=", "=", "<", ">", "(", ")", ",", "+", "-", "*", "/"];
+const SIGNS: [&str; 16] = ["<>", "<=", ">=", "!=", "=", "<", ">", "(", ")", ",", "+", "-", "*", "/", "%", "^"];
 
 /// The tokens, each with the character at which it begins.
 pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, CqlError> {

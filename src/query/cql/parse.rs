@@ -1,12 +1,11 @@
-//! The grammar: recursive descent, by rising precedence `OR`, `AND`, `NOT`, comparisons, `+ -`, `* /`, signs.
+//! The grammar: recursive descent, by rising precedence `OR`, `AND`, `NOT`, comparisons, `+ -`, `* / % DIV`, `^`, signs.
 
 use super::lexer::{Token, tokens};
-use super::{CqlError, Expr, Kind};
+use super::{CqlError, Expr, Kind, MAX_DEPTH, call, edges_of};
 use crate::model::geometry::{Coord, Writer};
 use crate::model::{Dimension, GeometryKind};
 
-/// How deep parentheses and the like may nest, and how many signs of arithmetic there may be: both become depth.
-const MAX_DEPTH: usize = 50;
+/// How many signs of arithmetic there may be, which become depth.
 const MAX_SIGNS: usize = 200;
 
 /// Operators of ECQL that stand between a property and a time.
@@ -27,7 +26,7 @@ const TEMPORAL: [&str; 12] = [
 
 pub(super) fn parse(text: &str) -> Result<Expr, CqlError> {
     let end = text.chars().count() + 1;
-    let mut parser = Parser { tokens: tokens(text)?, next: 0, end, depth: 0, signs: 0, z: false };
+    let mut parser = Parser { tokens: tokens(text)?, next: 0, end, depth: 0, signs: 0 };
     let expr = parser.or()?;
     match parser.tokens.get(parser.next) {
         None => Ok(expr),
@@ -41,8 +40,6 @@ struct Parser {
     end: usize,
     depth: usize,
     signs: usize,
-    /// The geometry that is read has three ordinates.
-    z: bool,
 }
 
 type Parsed = Result<Expr, CqlError>;
@@ -212,12 +209,20 @@ impl Parser {
     }
 
     fn product(&mut self) -> Parsed {
-        self.chain(&["*", "/"], Parser::signed)
+        self.chain(&["*", "/", "%", "div"], Parser::power)
+    }
+
+    fn power(&mut self) -> Parsed {
+        let base = self.signed()?;
+        if !self.sign("^") {
+            return Ok(base);
+        }
+        Ok(call(base.at, "^", vec![base, self.signed()?]))
     }
 
     fn chain(&mut self, signs: &[&'static str], part: fn(&mut Parser) -> Parsed) -> Parsed {
         let mut left = part(self)?;
-        while let Some(sign) = signs.iter().find(|s| self.is_sign(s)) {
+        while let Some(sign) = signs.iter().find(|s| self.is_sign(s) || self.is_word(0, s)) {
             self.signs += 1;
             if self.signs > MAX_SIGNS {
                 return Err(CqlError { at: self.at(), what: format!("more than {MAX_SIGNS} signs of arithmetic") });
@@ -234,7 +239,7 @@ impl Parser {
         if self.sign("-") {
             return Ok(match self.primary()? {
                 Expr { kind: Kind::Number(n), .. } => Expr { at, kind: Kind::Number(format!("-{n}")) },
-                other => call(at, "-", vec![Expr { at, kind: Kind::Number("0".into()) }, other]),
+                other => call(at, "*", vec![Expr { at, kind: Kind::Number("-1".into()) }, other]),
             });
         }
         self.sign("+");
@@ -246,10 +251,12 @@ impl Parser {
         let Some(token) = self.peek().cloned() else { return Err(self.expected("a property, a value or a function")) };
         let of = |kind| Ok(Expr { at, kind });
         if let Token::Sign("(") = token {
-            self.next += 1;
-            let inner = self.or()?;
-            self.need(")")?;
-            return Ok(inner);
+            if self.empty_list() {
+                return of(Kind::List(Vec::new()));
+            }
+            let mut all = self.list()?;
+            // A list of one is that one: only what is made of it can tell.
+            return if all.len() == 1 { Ok(all.swap_remove(0)) } else { of(Kind::List(all)) };
         }
         if let Token::Sign(_) = token {
             return Err(self.expected("a property, a value or a function"));
@@ -278,9 +285,9 @@ impl Parser {
         }
         match &*lower {
             // ECQL has the two x first; CQL2's BBOX is the geometry, ECQL's a predicate with a geometry before the numbers.
-            "envelope" => self.numbers().map(|[w, e, s, n]| Expr { at, kind: Kind::Box([w, s, e, n]) }),
+            "envelope" => self.edges().map(|[w, e, s, n]| Expr { at, kind: Kind::Box([w, s, e, n]) }),
             "bbox" if matches!(self.tokens.get(self.next + 1), Some((_, Token::Number(_) | Token::Sign("-")))) => {
-                self.numbers().map(|b| Expr { at, kind: Kind::Box(b) })
+                self.edges().map(|b| Expr { at, kind: Kind::Box(b) })
             }
             "date" | "timestamp" | "interval" => self.instant_call(at, &lower),
             "dwithin" | "beyond" => self.distance(at, &lower),
@@ -325,17 +332,16 @@ impl Parser {
         Ok(call(at, word, all))
     }
 
-    fn numbers<const N: usize>(&mut self) -> Result<[f64; N], CqlError> {
+    /// The numbers of a box in their parentheses.
+    fn edges(&mut self) -> Result<[f64; 4], CqlError> {
+        let at = self.at();
         self.need("(")?;
-        let mut numbers = [0.0; N];
-        for (i, number) in numbers.iter_mut().enumerate() {
-            if i > 0 {
-                self.need(",")?;
-            }
-            *number = self.number()?;
+        let mut numbers = vec![self.number()?];
+        while self.sign(",") {
+            numbers.push(self.number()?);
         }
         self.need(")")?;
-        Ok(numbers)
+        edges_of(&numbers).ok_or_else(|| CqlError { at, what: "a box has four or six numbers".into() })
     }
 
     fn number(&mut self) -> Result<f64, CqlError> {
@@ -348,8 +354,7 @@ impl Parser {
 
     /// Well-known text after its first word.
     fn geometry(&mut self, at: usize, kind: GeometryKind) -> Parsed {
-        self.z = self.is_word(0, "z");
-        let mut writer = Writer::new(Dimension::new(self.z, false));
+        let mut writer = Writer::new(Dimension::XY);
         self.shape(&mut writer, kind)?;
         let geometry = writer.checked().map_err(|e| CqlError { at, what: e.to_string() })?;
         Ok(Expr { at, kind: Kind::Geometry(geometry) })
@@ -422,17 +427,13 @@ impl Parser {
     }
 
     fn coord(&mut self, w: &mut Writer) -> Result<(), CqlError> {
-        let mut c = Coord::xy(self.number()?, self.number()?);
-        if self.z {
-            c.z = self.number()?;
+        w.coord(Coord::xy(self.number()?, self.number()?));
+        // No relation looks at heights, which some write without the `Z`.
+        if !self.is_sign(",") && !self.is_sign(")") {
+            self.number()?;
         }
-        w.coord(c);
         Ok(())
     }
-}
-
-fn call(at: usize, name: &str, all: Vec<Expr>) -> Expr {
-    Expr { at, kind: Kind::Call(name.into(), all) }
 }
 
 fn perhaps(negated: bool, expr: Expr) -> Expr {

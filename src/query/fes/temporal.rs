@@ -5,7 +5,7 @@ use super::{Context, FesError, Reference, is_reference};
 use crate::format::xml::Element;
 use crate::model::{PropertyType, Value};
 use crate::query::filter::{Filter, Operand};
-use crate::query::temporal::relation;
+use crate::query::temporal::{Period, relation};
 
 impl Context<'_> {
     pub(super) fn temporal(&self, e: &Element) -> Result<Filter, FesError> {
@@ -15,15 +15,14 @@ impl Context<'_> {
         let Some((slot, kind)) = self.time_property(property)? else {
             return Err(FesError::not_supported(property, "the property stands first in temporal operators"));
         };
-        let (begin, end) = match self.time_property(time)? {
-            Some((other, _)) => (Operand::Property(other), Operand::Property(other)),
+        let time = match self.time_property(time)? {
+            Some((other, _)) => Period::instant(Operand::Property(other)),
             None => {
                 let (begin, end) = period(time, kind)?;
-                (Operand::Literal(begin), Operand::Literal(end))
+                Period { begin: Some(Operand::Literal(begin)), end: Some(Operand::Literal(end)) }
             }
         };
-        let compare = |op, right| Filter::Compare { op, left: Operand::Property(slot), right, match_case: true };
-        relation(&e.local.to_ascii_lowercase(), Some(begin), Some(end), &compare)
+        relation(&e.local.to_ascii_lowercase(), &Period::instant(Operand::Property(slot)), &time)
             .ok_or_else(|| FesError::not_supported(e, format!("the operator '{}' is not supported", e.local)))
     }
 

@@ -1,4 +1,5 @@
-//! The collections: their descriptions, their schemas, making and removing them. Changes of them are in [`super::change`].
+//! The collections: their descriptions, making and removing them. Changes of them are in [`super::change`], their schemas in
+//! [`super::schema`].
 
 use std::sync::Arc;
 
@@ -14,14 +15,14 @@ use super::{GEOJSON, JSON, JSON_SCHEMA, allow, fresh_json, json_only, link};
 use crate::config::layers;
 use crate::format::flatgeobuf::MEDIA_TYPE as FLATGEOBUF;
 use crate::model::crs::{Crs, CrsRef, Transform};
-use crate::model::feature_type::GEOMETRY;
-use crate::model::{FeatureType, GeometryKind, PropertyType, Rect};
+use crate::model::{FeatureType, Rect};
 use crate::web::Web;
 use crate::web::access::{Caller, Role};
 use crate::web::problem::{Problem, Result};
 use crate::web::request::{BaseUrl, Params, Path, whole_body};
 
 const SCHEMA_RELATION: &str = "http://www.opengis.net/def/rel/ogc/1.0/schema";
+const QUERYABLES_RELATION: &str = "http://www.opengis.net/def/rel/ogc/1.0/queryables";
 
 /// `GET /collections`.
 pub async fn list(
@@ -130,6 +131,7 @@ pub async fn describe(web: &Web, base: &BaseUrl, ft: &FeatureType) -> Value {
             link(format!("{here}/items?f=flatgeobuf"), "items", FLATGEOBUF, "All features, as FlatGeobuf"),
             link(format!("{here}/schema"), SCHEMA_RELATION, JSON_SCHEMA, "The schema of the features"),
             link(format!("{here}/schema"), "describedby", JSON_SCHEMA, "The schema of the features"),
+            link(format!("{here}/queryables"), QUERYABLES_RELATION, JSON_SCHEMA, "What filters may name"),
         ],
     });
     if let Some(storage) = storage_crs(ft) {
@@ -152,95 +154,5 @@ fn in_crs84(ft: &FeatureType, r: Rect) -> Option<Rect> {
     match Transform::between(stored, Crs::WGS84) {
         None => Some(r),
         Some(t) => t.rect(r).ok(),
-    }
-}
-
-/// `GET /collections/{collection}/schema` (Part 5).
-pub async fn schema(
-    State(web): State<Arc<Web>>,
-    Path(collection): Path<String>,
-    caller: Caller,
-    base: BaseUrl,
-    params: Params,
-    headers: HeaderMap,
-) -> Result<Response> {
-    json_only(&params, &headers, &["f"])?;
-    let ft = web.feature_type(&caller, &collection)?;
-    Ok(fresh_json(JSON_SCHEMA, &schema_of(&ft, &format!("{base}/collections/{collection}/schema"))))
-}
-
-/// The logical schema of a feature type: flat, with the id and the geometry among the properties.
-fn schema_of(ft: &FeatureType, id: &str) -> Value {
-    let mut properties = Map::new();
-    let mut required = Vec::new();
-    properties.insert(
-        "id".into(),
-        json!({ "type": "string", "x-ogc-role": "id", "x-ogc-propertySeq": 1, "minLength": 1, "maxLength": 256 }),
-    );
-    if let Some(column) = &ft.geometry {
-        // Part 5 wants `format` alone, without `type` or `$ref`.
-        let geometry = json!({
-            "title": "Geometry",
-            "x-ogc-role": "primary-geometry",
-            "x-ogc-propertySeq": 2,
-            "format": geometry_format(column.kind),
-        });
-        properties.insert(GEOMETRY.into(), geometry);
-        if !column.nullable {
-            required.push(GEOMETRY);
-        }
-    }
-    let temporal = temporal_property(ft);
-    for (slot, property) in ft.properties.iter().enumerate() {
-        let mut schema = type_of(property.kind);
-        schema["x-ogc-propertySeq"] = json!(slot + 3);
-        if let Some(title) = &property.title {
-            schema["title"] = json!(title);
-        }
-        if temporal == Some(slot) {
-            schema["x-ogc-role"] = json!("primary-instant");
-        }
-        properties.insert(property.name.clone(), schema);
-        if !property.nullable {
-            required.push(&property.name);
-        }
-    }
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": id,
-        "type": "object",
-        "title": ft.title(),
-        "description": ft.description,
-        "properties": properties,
-        "required": required,
-        "additionalProperties": false,
-    })
-}
-
-fn type_of(kind: PropertyType) -> Value {
-    match kind {
-        PropertyType::String => json!({ "type": "string" }),
-        PropertyType::Int32 => json!({ "type": "integer", "format": "int32" }),
-        PropertyType::Int64 => json!({ "type": "integer", "format": "int64" }),
-        PropertyType::Number => json!({ "type": "number", "format": "double" }),
-        PropertyType::Boolean => json!({ "type": "boolean" }),
-        PropertyType::Date => json!({ "type": "string", "format": "date" }),
-        PropertyType::DateTime => json!({ "type": "string", "format": "date-time" }),
-        PropertyType::Uuid => json!({ "type": "string", "format": "uuid" }),
-        PropertyType::Json => json!({}),
-        PropertyType::Bytes => json!({ "type": "string", "contentEncoding": "base64" }),
-    }
-}
-
-fn geometry_format(kind: GeometryKind) -> &'static str {
-    match kind {
-        GeometryKind::Geometry => "geometry-any",
-        GeometryKind::Point => "geometry-point",
-        GeometryKind::LineString => "geometry-linestring",
-        GeometryKind::Polygon => "geometry-polygon",
-        GeometryKind::MultiPoint => "geometry-multipoint",
-        GeometryKind::MultiLineString => "geometry-multilinestring",
-        GeometryKind::MultiPolygon => "geometry-multipolygon",
-        GeometryKind::GeometryCollection => "geometry-geometrycollection",
     }
 }

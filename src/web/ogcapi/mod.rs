@@ -1,4 +1,5 @@
-//! OGC API - Features: Part 1 (core), Part 2 (CRS), Part 4 (create, replace, update, delete), and the schemas of Part 5.
+//! OGC API - Features: Part 1 (core), Part 2 (CRS), Part 3 (filters in CQL2), Part 4 (create, replace, update, delete), and the
+//! schemas of Part 5.
 //!
 //! Owns the resource tree and its JSON. The specification's word for a feature type is collection, and only here it is used.
 
@@ -6,9 +7,11 @@ mod bulk;
 mod change;
 mod collections;
 mod download;
+mod functions;
 mod items;
 mod openapi;
 mod params;
+mod schema;
 mod track;
 mod write;
 
@@ -43,6 +46,25 @@ pub const CONFORMANCE: &[&str] = &[
     "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/oas30",
     "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/geojson",
     "http://www.opengis.net/spec/ogcapi-features-2/1.0/conf/crs",
+    "http://www.opengis.net/spec/ogcapi-features-3/1.0/conf/queryables",
+    "http://www.opengis.net/spec/ogcapi-features-3/1.0/conf/queryables-query-parameters",
+    "http://www.opengis.net/spec/ogcapi-features-3/1.0/conf/filter",
+    "http://www.opengis.net/spec/ogcapi-features-3/1.0/conf/features-filter",
+    "http://www.opengis.net/spec/cql2/1.0/conf/cql2-text",
+    "http://www.opengis.net/spec/cql2/1.0/conf/cql2-json",
+    "http://www.opengis.net/spec/cql2/1.0/conf/basic-cql2",
+    "http://www.opengis.net/spec/cql2/1.0/conf/advanced-comparison-operators",
+    "http://www.opengis.net/spec/cql2/1.0/conf/case-insensitive-comparison",
+    "http://www.opengis.net/spec/cql2/1.0/conf/accent-insensitive-comparison",
+    "http://www.opengis.net/spec/cql2/1.0/conf/basic-spatial-functions",
+    // Its name in the drafts, by which QGIS before 3.44 knows it.
+    "http://www.opengis.net/spec/cql2/1.0/conf/basic-spatial-operators",
+    "http://www.opengis.net/spec/cql2/1.0/conf/basic-spatial-functions-plus",
+    "http://www.opengis.net/spec/cql2/1.0/conf/spatial-functions",
+    "http://www.opengis.net/spec/cql2/1.0/conf/temporal-functions",
+    "http://www.opengis.net/spec/cql2/1.0/conf/property-property",
+    "http://www.opengis.net/spec/cql2/1.0/conf/functions",
+    "http://www.opengis.net/spec/cql2/1.0/conf/arithmetic",
     "http://www.opengis.net/spec/ogcapi-features-4/1.0/conf/create-replace-delete",
     "http://www.opengis.net/spec/ogcapi-features-4/1.0/conf/update",
     "http://www.opengis.net/spec/ogcapi-features-4/1.0/conf/features",
@@ -63,7 +85,9 @@ pub fn router() -> Router<Arc<Web>> {
             "/collections/{collection}",
             get(collections::one).patch(change::change).delete(collections::remove).options(collections::one_options),
         )
-        .route("/collections/{collection}/schema", get(collections::schema).options(options))
+        .route("/functions", get(functions::functions).options(options))
+        .route("/collections/{collection}/schema", get(schema::schema).options(options))
+        .route("/collections/{collection}/queryables", get(schema::queryables).options(options))
         .route("/collections/{collection}/items", get(items::list).post(write::create).options(write::items_options))
         .route(
             "/collections/{collection}/items/{id}",
@@ -123,6 +147,12 @@ fn landing(web: &Web, base: &BaseUrl) -> Value {
                 "http://www.opengis.net/def/rel/ogc/1.0/conformance",
                 JSON,
                 "Conformance classes",
+            ),
+            link(
+                format!("{base}/functions"),
+                "http://www.opengis.net/def/rel/ogc/1.0/functions",
+                JSON,
+                "The functions of filters",
             ),
             link(format!("{base}/collections"), "data", JSON, "The collections"),
             link(

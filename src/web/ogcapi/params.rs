@@ -8,13 +8,28 @@ use crate::format::json;
 use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::value::{parse_date, parse_instant};
 use crate::model::{FeatureType, Position, PropertyType, Rect, Value, check_id};
+use crate::query::cql::{self, Expression};
 use crate::query::{CompareOp, Cursor, Filter, Operand, Query, SortKey, TierChoice};
 use crate::web::problem::{Problem, Result};
 use crate::web::request::{Params, whole_number};
 
 /// The parameters that are not properties.
-pub const RESERVED: &[&str] =
-    &["limit", "bbox", "bbox-crs", "crs", "datetime", "sortby", "properties", "skipGeometry", "tier", "cursor", "f"];
+pub const RESERVED: &[&str] = &[
+    "limit",
+    "bbox",
+    "bbox-crs",
+    "crs",
+    "datetime",
+    "filter",
+    "filter-lang",
+    "filter-crs",
+    "sortby",
+    "properties",
+    "skipGeometry",
+    "tier",
+    "cursor",
+    "f",
+];
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
@@ -40,7 +55,9 @@ pub struct PageSize {
 
 impl ItemsRequest {
     pub fn read(ft: &FeatureType, params: &Params, page: PageSize, at_least: Position) -> Result<ItemsRequest> {
-        let known: Vec<&str> = RESERVED.iter().copied().chain(ft.properties.iter().map(|p| p.name.as_str())).collect();
+        let mut known: Vec<&str> =
+            RESERVED.iter().copied().chain(ft.properties.iter().map(|p| p.name.as_str())).collect();
+        known.extend(queryable_id(ft).then_some("id"));
         params.only(&known)?;
         let sort = params.get("sortby").map_or(Ok(Vec::new()), |text| sort_keys(ft, text))?;
         let limit = params.get("limit").map_or(Ok(page.default), limit)?.min(page.most);
@@ -129,7 +146,11 @@ fn filter(ft: &FeatureType, params: &Params) -> Result<Filter> {
         filter = filter.and(datetime(ft, text)?);
     }
     for (name, text) in params.iter().filter(|(name, _)| !RESERVED.contains(name)) {
-        let Some((slot, property)) = ft.property(name) else { continue };
+        let Some((slot, property)) = ft.property(name) else {
+            let id = check_id(text).map_err(|e| Problem::parameter(name, format!("{name}: {e}")))?;
+            filter = filter.and(Filter::ids([id]));
+            continue;
+        };
         let text = if property.kind == PropertyType::DateTime { &*with_plus(text) } else { text };
         let value = property.kind.parse(text).map_err(|e| Problem::parameter(name, format!("{name}: {e}")))?;
         if value.is_null() {
@@ -137,7 +158,30 @@ fn filter(ft: &FeatureType, params: &Params) -> Result<Filter> {
         }
         filter = filter.and(compare(CompareOp::Equal, slot, value));
     }
-    Ok(filter)
+    Ok(filter.and(cql2(ft, params)?))
+}
+
+/// Whether `id` means the feature's id: no property has the name.
+pub fn queryable_id(ft: &FeatureType) -> bool {
+    ft.property("id").is_none()
+}
+
+/// `filter`, `filter-lang` and `filter-crs` (Part 3, `/req/filter`).
+fn cql2(ft: &FeatureType, params: &Params) -> Result<Filter> {
+    let read = match params.get("filter-lang") {
+        None | Some("cql2-text") => Expression::from_text,
+        Some("cql2-json") => Expression::from_json,
+        Some(other) => {
+            let what = format!("filter-lang: '{other}' is not cql2-text or cql2-json");
+            return Err(Problem::parameter("filter-lang", what));
+        }
+    };
+    let crs = named_crs(ft, params, "filter-crs")?;
+    let Some(text) = params.get("filter") else { return Ok(Filter::All) };
+    let target = ft.geometry.and_then(|g| Crs::from_epsg(g.epsg)).unwrap_or(Crs::WGS84);
+    let context = cql::Context { ft, crs, target, is_type: &|_| false };
+    let filter = read(text).and_then(|expression| expression.bind(&context));
+    filter.map_err(|e| Problem::parameter("filter", format!("filter: {e}")))
 }
 
 fn compare(op: CompareOp, slot: usize, value: Value) -> Filter {

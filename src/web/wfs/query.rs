@@ -82,8 +82,8 @@ impl QueryRequest {
         if let Some(text) = &self.cql {
             let crs = CrsRef::short(axes.target);
             let context = cql::Context { ft: &ft, crs, target: axes.target, is_type: &is_type };
-            let more = cql::filter(text, &context).map_err(|e| Exception::invalid("cql_filter", e.to_string()))?;
-            filter = filter.and(more);
+            let more = cql::Expression::from_text(text).and_then(|e| e.bind(&context));
+            filter = filter.and(more.map_err(|e| Exception::invalid("cql_filter", e.to_string()))?);
         }
         if let Some(ids) = &self.resource_ids {
             filter = filter.and(fes::ids_of_text(ids, &context)?);

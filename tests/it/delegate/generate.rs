@@ -90,7 +90,16 @@ impl Generator {
             0 => Operand::Property(self.below(kinds.len())),
             1 => Operand::Property(kinds.len()),
             4 if self.one_in(2) => Operand::Call {
-                function: self.pick(&[Function::Add, Function::Divide, Function::Length, Function::IsPoint]),
+                function: self.pick(&[
+                    Function::Add,
+                    Function::Divide,
+                    Function::Modulo,
+                    Function::Power,
+                    Function::FoldCase,
+                    Function::DropAccents,
+                    Function::Length,
+                    Function::IsPoint,
+                ]),
                 arguments: vec![Operand::Property(slot), Operand::Literal(self.value(kinds[slot]))],
             },
             2 => Operand::Id,

@@ -63,6 +63,10 @@ async fn clients_find_their_way() {
                     "rel": "describedby", "type": "application/schema+json", "title": "The schema of the features",
                     "href": format!("{own}/collections/ships/schema"),
                 },
+                {
+                    "rel": "http://www.opengis.net/def/rel/ogc/1.0/queryables", "type": "application/schema+json",
+                    "title": "What filters may name", "href": format!("{own}/collections/ships/queryables"),
+                },
             ],
         })
     );

@@ -3,6 +3,7 @@
 
 mod collections;
 mod discovery;
+mod filtering;
 mod reading;
 mod refusals;
 mod writing;
