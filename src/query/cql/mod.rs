@@ -12,6 +12,7 @@ mod parse;
 
 use super::filter::Filter;
 use crate::model::crs::{Crs, CrsRef};
+use crate::model::value::parse_instant;
 use crate::model::{FeatureType, Geometry};
 
 /// How deep parentheses, objects and the like may nest.
@@ -83,10 +84,11 @@ enum Kind {
 }
 
 impl PartialEq for Expr {
-    /// Wherever they stand; numbers by their value, whatever their digits.
+    /// Wherever they stand; numbers and instants by their value, whatever their digits.
     fn eq(&self, other: &Expr) -> bool {
         match (&self.kind, &other.kind) {
             (Kind::Number(a), Kind::Number(b)) => a == b || a.parse::<f64>().is_ok_and(|a| b.parse() == Ok(a)),
+            (Kind::Text(a), Kind::Text(b)) => a == b || parse_instant(a).is_some_and(|t| parse_instant(b) == Some(t)),
             (a, b) => a == b,
         }
     }
