@@ -163,7 +163,7 @@ impl Context<'_> {
         Ok(Bound::Typed(Operand::Call { function: signature.function, arguments: bound }, signature.returns))
     }
 
-    /// The feature's id goes by the name that it has in GeoJSON, too, where no property has it.
+    /// The feature's id goes by the name that it has in GeoJSON, too, which no property can have.
     fn reference(&self, name: &str, e: &Expr) -> Result<Reference> {
         match resolve_reference(name, self.ft) {
             Err(_) if name == "id" => Ok(Reference::Id),
@@ -375,8 +375,11 @@ fn ends(e: &Expr) -> [&Expr; 2] {
     }
 }
 
+/// For properties, and for texts of the filter itself.
+type Folding = (Function, fn(&str) -> String);
+
 /// CQL2's ways to compare with less regard: to case, to accents.
-fn folding(name: &str) -> Option<(Function, fn(&str) -> String)> {
+fn folding(name: &str) -> Option<Folding> {
     match name {
         "casei" => Some((Function::FoldCase, case_folded)),
         "accenti" => Some((Function::DropAccents, without_accents)),

@@ -31,6 +31,9 @@ pub const RESERVED: &[&str] = &[
     "f",
 ];
 
+/// The feature's id as a queryable; no property can have the name.
+const ID: &str = "id";
+
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// What a request for items asks.
@@ -55,10 +58,8 @@ pub struct PageSize {
 
 impl ItemsRequest {
     pub fn read(ft: &FeatureType, params: &Params, page: PageSize, at_least: Position) -> Result<ItemsRequest> {
-        let mut known: Vec<&str> =
-            RESERVED.iter().copied().chain(ft.properties.iter().map(|p| p.name.as_str())).collect();
-        known.extend(queryable_id(ft).then_some("id"));
-        params.only(&known)?;
+        let queryables = ft.properties.iter().map(|p| p.name.as_str()).chain([ID]);
+        params.only(&queryables.chain(RESERVED.iter().copied()).collect::<Vec<_>>())?;
         let sort = params.get("sortby").map_or(Ok(Vec::new()), |text| sort_keys(ft, text))?;
         let limit = params.get("limit").map_or(Ok(page.default), limit)?.min(page.most);
         let query = Query {
@@ -146,11 +147,12 @@ fn filter(ft: &FeatureType, params: &Params) -> Result<Filter> {
         filter = filter.and(datetime(ft, text)?);
     }
     for (name, text) in params.iter().filter(|(name, _)| !RESERVED.contains(name)) {
-        let Some((slot, property)) = ft.property(name) else {
-            let id = check_id(text).map_err(|e| Problem::parameter(name, format!("{name}: {e}")))?;
+        if name == ID {
+            let id = check_id(text).map_err(|e| Problem::parameter(ID, format!("{ID}: {e}")))?;
             filter = filter.and(Filter::ids([id]));
             continue;
-        };
+        }
+        let Some((slot, property)) = ft.property(name) else { continue };
         let text = if property.kind == PropertyType::DateTime { &*with_plus(text) } else { text };
         let value = property.kind.parse(text).map_err(|e| Problem::parameter(name, format!("{name}: {e}")))?;
         if value.is_null() {
@@ -159,11 +161,6 @@ fn filter(ft: &FeatureType, params: &Params) -> Result<Filter> {
         filter = filter.and(compare(CompareOp::Equal, slot, value));
     }
     Ok(filter.and(cql2(ft, params)?))
-}
-
-/// Whether `id` means the feature's id: no property has the name.
-pub fn queryable_id(ft: &FeatureType) -> bool {
-    ft.property("id").is_none()
 }
 
 /// `filter`, `filter-lang` and `filter-crs` (Part 3, `/req/filter`).

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use super::params::{queryable_id, temporal_property};
+use super::params::temporal_property;
 use super::{JSON_SCHEMA, fresh_json, json_only};
 use crate::model::feature_type::GEOMETRY;
 use crate::model::{FeatureType, GeometryKind, PropertyType};
@@ -47,9 +47,6 @@ pub async fn queryables(
     json_only(&params, &headers, &["f"])?;
     let ft = web.feature_type(&caller, &collection)?;
     let mut properties = properties(&ft);
-    if !queryable_id(&ft) {
-        properties.remove("id");
-    }
     let json = ft.properties.iter().filter(|p| p.kind == PropertyType::Json);
     for property in json {
         // A queryable has a type.
