@@ -78,21 +78,31 @@ impl KafkaSettings {
         config
     }
 
-    pub fn producer(&self) -> ClientConfig {
+    fn producer(&self) -> ClientConfig {
         let mut config = self.client();
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
             // Writes that come at about the same time share a batch. Not 1 or 2: librdkafka spins for the last millisecond.
             .set("linger.ms", self.properties.get("linger.ms").map_or("3", String::as_str))
-            .set("request.timeout.ms", "5000")
-            .set("message.timeout.ms", PATIENCE.as_millis().to_string());
+            .set("request.timeout.ms", "5000");
+        config
+    }
+
+    /// For records on their own. None of them may be given up while others go on: `single` says why.
+    pub fn single_producer(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("message.timeout.ms", "0").set("enable.gapless.guarantee", "true");
         config
     }
 
     pub fn transactional_producer(&self, id: &str) -> ClientConfig {
         let mut config = self.producer();
-        config.set("transactional.id", id).set("transaction.timeout.ms", PATIENCE.as_millis().to_string());
+        let patience = PATIENCE.as_millis().to_string();
+        config
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", &patience)
+            .set("message.timeout.ms", &patience);
         config
     }
 
@@ -197,7 +207,11 @@ impl ProducerContext for Context {
                 Ok(message.offset() as Offset)
             }
             Err((error, message)) => Err(match code(error) {
-                UNKNOWN_TOPIC | UNKNOWN_PARTITION | UNKNOWN_ON_BROKER => LogError::NotFound(message.topic().to_owned()),
+                _ if is_unknown(error) => LogError::NotFound(message.topic().to_owned()),
+                // When its producer is thrown away; librdkafka then says 'not written' of one that waits to be sent again.
+                RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight => {
+                    LogError::OutcomeUnknown("the broker does not answer".to_owned())
+                }
                 _ if was_never_written(message) => LogError::Unavailable(error.to_string()),
                 _ => LogError::OutcomeUnknown(error.to_string()),
             }),
@@ -213,6 +227,11 @@ pub const UNKNOWN_ON_BROKER: RDKafkaErrorCode = RDKafkaErrorCode::UnknownTopicOr
 
 pub fn code(error: &KafkaError) -> RDKafkaErrorCode {
     error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)
+}
+
+/// There is no such topic, or no such partition.
+pub fn is_unknown(error: &KafkaError) -> bool {
+    matches!(code(error), UNKNOWN_TOPIC | UNKNOWN_PARTITION | UNKNOWN_ON_BROKER)
 }
 
 /// Whether a record that failed is surely not in the log.

@@ -1,8 +1,7 @@
 //! The log in Kafka: a topic per log.
 //!
 //! Owns the topics, with the settings without which they would lose records, and the clients: [`transaction`] appends
-//! several records at once, [`tail`] reads. A single record goes through an idempotent producer, which is quicker and holds
-//! up no reader.
+//! several records at once, [`single`] one, which is quicker without a transaction and holds up no reader, [`tail`] reads.
 //!
 //! Invariants:
 //! - Durable means what `acks=all` means with the topic's replication and `min.insync.replicas`: Kafka does not fsync.
@@ -13,6 +12,7 @@
 //! - The log's own number of partitions decides where a record goes; Kafka's partitioner has no say.
 
 mod client;
+mod single;
 mod tail;
 mod transaction;
 
@@ -22,12 +22,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::Client;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{Producer, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,9 +34,10 @@ use super::{FeatureLog, LogError, LogTail, NewRecord, check_offset, check_sizes,
 use crate::model::{Offset, PartitionId};
 pub use client::KafkaSettings;
 use client::{
-    Context, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, PATIENCE, UNKNOWN_ON_BROKER, UNKNOWN_PARTITION, UNKNOWN_TOPIC,
-    blocking, code, unavailable,
+    Context, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, PATIENCE, UNKNOWN_ON_BROKER, UNKNOWN_TOPIC, blocking, code,
+    is_unknown, unavailable,
 };
+use single::SingleAppends;
 
 /// What a topic must have for nothing to get lost, as it is made and as it is checked.
 const TOPIC_SETTINGS: [(&str, &str); 4] = [
@@ -54,8 +54,7 @@ const TICK: Duration = Duration::from_millis(20);
 pub struct KafkaLog {
     settings: KafkaSettings,
     admin: Arc<AdminClient<Context>>,
-    /// Appends single records. Replaced when the broker has fenced it or it has failed for good.
-    producer: Mutex<Arc<ThreadedProducer<Context>>>,
+    single: SingleAppends,
     transactions: mpsc::Sender<transaction::Append>,
     /// The logs that this instance has seen, by name. One that another instance removed may still be here.
     known: RwLock<HashMap<String, Known>>,
@@ -78,10 +77,10 @@ impl KafkaLog {
     /// Sets up the clients, which connect by themselves. An error is one of the settings.
     pub fn new(settings: KafkaSettings) -> Result<KafkaLog, LogError> {
         let admin = AdminClient::from_config_and_context(&settings.admin(), Context::default()).map_err(unavailable)?;
-        let producer = Mutex::new(Arc::new(new_producer(&settings)?));
+        let single = SingleAppends::new(settings.clone())?;
         let id = format!("{}{}", settings.topic_prefix, uuid::Uuid::now_v7().simple());
         let transactions = transaction::start(settings.clone(), id).map_err(unavailable)?;
-        Ok(KafkaLog { settings, admin: Arc::new(admin), producer, transactions, known: RwLock::default() })
+        Ok(KafkaLog { settings, admin: Arc::new(admin), single, transactions, known: RwLock::default() })
     }
 
     /// Makes sure that a broker answers.
@@ -191,39 +190,12 @@ impl KafkaLog {
         Err(LogError::Mismatch { log: name.to_owned(), what: format!("topic {topic}: {}", wrong.join(", ")) })
     }
 
-    async fn append_one(&self, topic: &str, record: &NewRecord) -> Result<Offset, LogError> {
-        let producer = self.producer.lock().clone();
-        let offset = {
-            let (message, offset) = client::message(topic, record);
-            producer.send(message).map_err(|(error, _)| match code(&error) {
-                UNKNOWN_TOPIC | UNKNOWN_PARTITION | UNKNOWN_ON_BROKER => LogError::NotFound(topic.to_owned()),
-                _ => unavailable(error),
-            })?;
-            offset
-        };
-        let outcome = offset.await.unwrap_or_else(|_| Err(LogError::OutcomeUnknown("the client ended".to_owned())));
-        if outcome.is_err() {
-            self.settings.remind(producer.client());
-        }
-        if outcome.is_err() && producer.client().fatal_error().is_some() {
-            let mut current = self.producer.lock();
-            if Arc::ptr_eq(&current, &producer) {
-                *current = Arc::new(new_producer(&self.settings)?);
-            }
-        }
-        outcome
-    }
-
     async fn append_several(&self, records: Vec<(Arc<str>, NewRecord)>) -> Result<Vec<Offset>, LogError> {
         let (done, answer) = oneshot::channel();
         let stopped = |_| LogError::Unavailable("the transactions' thread has ended".to_owned());
         self.transactions.send(transaction::Append { records, done }).await.map_err(stopped)?;
         answer.await.unwrap_or_else(|_| Err(LogError::OutcomeUnknown("the transactions' thread has ended".to_owned())))
     }
-}
-
-fn new_producer(settings: &KafkaSettings) -> Result<ThreadedProducer<Context>, LogError> {
-    ThreadedProducer::from_config_and_context(&settings.producer(), Context::default()).map_err(unavailable)
 }
 
 fn options() -> AdminOptions {
@@ -271,7 +243,7 @@ impl FeatureLog for KafkaLog {
         }
         let outcome = match placed.as_slice() {
             [] => Ok(Vec::new()),
-            [(topic, record)] => self.append_one(topic, record).await.map(|offset| vec![offset]),
+            [(topic, record)] => self.single.append(topic, record).await.map(|offset| vec![offset]),
             _ => self.append_several(placed).await,
         };
         outcome.map_err(|error| self.failed(&logs, error))
@@ -322,10 +294,6 @@ impl FeatureLog for KafkaLog {
     fn max_value_bytes(&self) -> usize {
         MAX_VALUE_BYTES
     }
-}
-
-fn is_unknown(error: &KafkaError) -> bool {
-    matches!(code(error), UNKNOWN_TOPIC | UNKNOWN_PARTITION | UNKNOWN_ON_BROKER)
 }
 
 /// The partition has no leader for a moment: it is new, or moves to another broker.

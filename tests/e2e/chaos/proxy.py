@@ -7,6 +7,7 @@
   open NAME...     bytes go through
   cut NAME...      what is connected is reset, who connects is reset
   stall NAME...    nothing goes through and nothing is said; what was sent meanwhile goes on when the link opens, as TCP does
+  mute NAME...     what is sent arrives, and no answer comes back until the link opens
   delay NAME...    each chunk waits for a moment
 
 It ends with its input. Nothing is read ahead of a stalled link but one chunk each way.
@@ -24,10 +25,10 @@ CHUNK = 64 << 10
 class Link:
     def __init__(self, listen, target):
         self.listen, self.target = listen, target
-        self.delay, self.cut = 0, False
-        self.flows = asyncio.Event()
-        self.flows.set()
+        # Whether bytes flow to the target, and from it.
+        self.forth, self.back = asyncio.Event(), asyncio.Event()
         self.writers, self.pumps = set(), set()
+        self.set("open")
 
     async def start(self):
         await asyncio.start_server(self.accept, "127.0.0.1", self.listen)
@@ -37,23 +38,21 @@ class Link:
         if self.cut:
             for writer in list(self.writers):
                 reset(writer)
-        if mode == "stall":
-            self.flows.clear()
-        else:
-            self.flows.set()
+        for event, stopped_by in ((self.forth, ("stall",)), (self.back, ("stall", "mute"))):
+            event.clear() if mode in stopped_by else event.set()
 
     async def accept(self, reader, writer):
         self.writers.add(writer)
         other = None
         try:
-            await self.flows.wait()
+            await self.forth.wait()
             if self.cut:
                 return reset(writer)
             there, other = await asyncio.open_connection("127.0.0.1", self.target)
             self.writers.add(other)
             for w in (writer, other):
                 w.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await asyncio.gather(self.pump(reader, other), self.pump(there, writer))
+            await asyncio.gather(self.pump(reader, other, self.forth), self.pump(there, writer, self.back))
         except OSError:
             pass
         finally:
@@ -61,14 +60,14 @@ class Link:
                 self.writers.discard(w)
                 reset(w)
 
-    async def pump(self, reader, writer):
+    async def pump(self, reader, writer, flows):
         while chunk := await reader.read(CHUNK):
             if self.delay:
                 await asyncio.sleep(self.delay)
-            await self.flows.wait()
+            await flows.wait()
             writer.write(chunk)
             await writer.drain()
-        await self.flows.wait()
+        await flows.wait()
         writer.write_eof()
 
 
