@@ -298,18 +298,25 @@ impl Tailer<'_> {
     /// Loads the bases that these changes build on, once for all of them, and applies them; without those that the delegate does
     /// not give, the changes that need them are kept for the resolver.
     async fn apply_changes(&self, group: &[(Step, Vec<Change>)]) -> Result<(), TailError> {
-        let needed = self.state.index.read().bases_needed(group.iter().flat_map(|(_, changes)| changes));
-        let bases = self.load(&needed).await?;
-        let mut index = self.index()?;
-        for (step, changes) in group {
-            index.apply(*step, changes, &bases);
+        let changes = || group.iter().flat_map(|(_, changes)| changes);
+        let mut bases = FxHashMap::default();
+        let mut needed = self.state.index.read().bases_needed(changes());
+        loop {
+            bases.extend(self.load(&needed).await?);
+            let mut index = self.index()?;
+            // Meanwhile the resolver may have found that some of those that were here have nothing new.
+            needed = index.bases_needed(changes());
+            needed.retain(|id| !bases.contains_key(id));
+            if needed.is_empty() {
+                group.iter().for_each(|(step, changes)| index.apply(*step, changes, &bases));
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     async fn load(&self, ids: &[FeatureId]) -> Result<FxHashMap<FeatureId, Known>, TailError> {
         if ids.is_empty() || !self.feature_type.persist || off(Safeguard::BaseLoads) {
-            return Ok(FxHashMap::default());
+            return Ok(ids.iter().map(|id| (id.clone(), Known::Nothing)).collect());
         }
         let away = || Ok(ids.iter().map(|id| (id.clone(), Known::Away)).collect());
         if self.state.bases_away.load(Ordering::Relaxed) {
