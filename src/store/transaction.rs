@@ -237,9 +237,16 @@ impl Resolver<'_> {
         let now_ms = self.store.clock.now_ms();
         for tracks in self.store.feature_types() {
             let Some(points) = tracks.track_of.as_ref().and_then(|name| self.types.get(name)) else { continue };
-            let appends = derived::appends(&points.feature_type, &tracks, &points.changes, now_ms);
-            let Some(state) = self.store.state(&tracks.name).filter(|_| !appends.is_empty()) else { continue };
-            let work = self.types.entry(tracks.name.clone()).or_insert_with(|| TypeWork::new(state));
+            let Some(state) = self.store.state(&tracks.name) else { continue };
+            // Its other changes here may be of an earlier version, and all of them are written under one.
+            let before = self.types.get(&tracks.name).map(|work| work.feature_type.clone());
+            let feature_type = before.unwrap_or_else(|| state.feature_type());
+            let appends = derived::appends(&points.feature_type, &feature_type, &points.changes, now_ms);
+            if appends.is_empty() {
+                continue;
+            }
+            let work = self.types.entry(feature_type.name.clone());
+            let work = work.or_insert_with(|| TypeWork { feature_type, ..TypeWork::new(state) });
             work.changes.extend(appends.into_iter().map(Change::Append));
         }
     }

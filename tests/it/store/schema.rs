@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use alluvium::coordination::fair_owner;
 use alluvium::delegate::Base;
+use alluvium::format::record::{self, RecordError};
 use alluvium::log::{Batch, LogError, LogTail};
-use alluvium::model::{FeatureId, PartitionId, Property, PropertyType, SchemaError};
+use alluvium::model::geometry::Coord;
+use alluvium::model::{Append, FeatureId, PartitionId, Property, PropertyType, SchemaError};
 use alluvium::store::ReadError;
 use async_trait::async_trait;
 
@@ -16,6 +18,7 @@ on_each_stack! {
     an_instance_that_lags_behind_a_change_loses_nothing,
     a_table_follows_what_its_type_became,
     an_older_program_stops_where_it_cannot_read,
+    what_is_derived_is_of_its_records_version,
 }
 
 /// Ships with a number of 32 bits.
@@ -297,4 +300,57 @@ async fn an_older_program_stops_where_it_cannot_read(world: World) {
     all_aged(&upgraded, &ft).await;
     let rows = world.parts("nobody").await.delegate.load(&ft, &names).await.unwrap().bases;
     assert!(rows.iter().all(|row| matches!(row, Some(Base::Row(_)))), "{rows:?}");
+}
+
+/// A transaction that began before tracks and their points got a property writes the tracks all under the version that it had.
+async fn what_is_derived_is_of_its_records_version(world: World) {
+    let one = world.instance("one").await;
+    let (name, n) = (ships(0.0).name, "properties = [{ name = 'n', type = 'int64' }]");
+    // A transaction takes up its types in the order of their names.
+    let points = format!("name = '{name}_points'\ngeometry = {{ type = 'Point' }}\n{n}");
+    let tracks = format!(
+        "name = '{name}_lines'\ntrack = {{}}\ntrack_of = '{name}_points'\n\
+         geometry = {{ type = 'LineString', dimension = 'XYM' }}\n{n}"
+    );
+    let points = one.create_feature_type(toml::from_str(&points).unwrap()).await.unwrap();
+    let tracks = one.create_feature_type(toml::from_str(&tracks).unwrap()).await.unwrap();
+    let with_more = |ft: &FeatureType| {
+        let more = Property { name: "more".into(), ..ft.properties[0].clone() };
+        Ok(FeatureType { properties: vec![ft.properties[0].clone(), more], ..ft.clone() })
+    };
+    let at = |m: f64| Coord { x: 1.0, y: 1.0, z: 0.0, m };
+    let fix = |id: &str| {
+        let appends = vec![Append { id: id.into(), fixes: vec![at(1.0)], properties: vec![] }];
+        Action { feature_type: tracks.name.clone(), kind: ActionKind::Append { appends } }
+    };
+    let first = write(&one, vec![fix("a")]).await.unwrap().position;
+    // It waits for what is written when both have changed.
+    let mut at_least = Position::default();
+    let next = first.offsets(&tracks.name, &tracks.incarnation).unwrap().unwrap()[0] + 1;
+    at_least.raise(&tracks.name, &tracks.incarnation, &[next]);
+    let ship = Feature { properties: vec![Value::Int(1), Value::Int(2)], ..ship("a", 1.0, "") };
+    let actions = vec![delete(&tracks, by_id("nobody")), insert(&points, vec![ship], Existing::Replace)];
+    let writing = one.write(Transaction { actions, at_least });
+    let changing = async {
+        for ft in [&tracks, &points] {
+            one.change_feature_type(&ft.name, with_more).await.unwrap();
+        }
+        write(&one, vec![fix("b")]).await.unwrap();
+    };
+    let (written, ()) = tokio::join!(writing, changing);
+    written.unwrap();
+    // An instance that has not heard of the change reads what says that it is of the version before.
+    let log = world.parts("another program").await.log;
+    let mut tail = log.tail(&tracks.log_name(), 0, 0).await.unwrap();
+    let mut read = 0;
+    while read < 3 {
+        for r in tail.next().await.unwrap().records {
+            read += 1;
+            match record::decode(r.key.as_deref(), r.value.as_deref(), &tracks) {
+                Ok(_) | Err(RecordError::NewerSchema { .. }) => {}
+                Err(e) => panic!("{e:?}"),
+            }
+        }
+    }
+    one.shutdown().await;
 }
