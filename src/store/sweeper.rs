@@ -342,6 +342,10 @@ impl Sweeper {
             let feature_type = self.state.feature_type();
             tracing::info!(feature_type = %feature_type.name, self.partition, watermark.durable_through, "a sweep was cut short: writing its marker");
             let refused = self.delegate.refused(&feature_type).await?.into_iter();
+            // What is refused was read later: it may be of a store that was put back meanwhile.
+            if self.delegate.watermarks(&feature_type).await?[self.partition as usize] != watermark {
+                return Ok(false);
+            }
             let except = refused.filter(|r| r.partition == self.partition).map(|r| r.entry.id).collect();
             self.append_marker(watermark, except).await?;
         }
