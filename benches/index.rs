@@ -76,7 +76,7 @@ impl World {
             dirty_before_ms: i64::MAX,
             durable_through: 0,
             batch: SWEEP,
-            grow_from: None,
+            tails: false,
         };
         let Some(aged) = self.index.aged(0, limits) else { return };
         let marker =

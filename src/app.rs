@@ -71,6 +71,7 @@ impl App {
             memory: MemoryLimits { soft, hard },
             sweep_interval: config.store.sweep_interval,
             log_window: config.store.log_window,
+            track_rest: config.store.track_rest,
             catalogue_interval: config.store.catalogue_poll,
             apply_wait: config.store.wait_for_apply,
             read_wait: config.store.wait_for_apply,

@@ -105,6 +105,9 @@ pub struct Store {
     /// How long records stay in the log after they are durable in the long-term store.
     #[serde(deserialize_with = "seconds")]
     pub log_window: Duration,
+    /// How long after a track has left the index its line in the table is put together with what stands apart of it.
+    #[serde(deserialize_with = "seconds")]
+    pub track_rest: Duration,
     /// How often the catalogue is asked for feature types that other instances made.
     #[serde(deserialize_with = "seconds")]
     pub catalogue_poll: Duration,
@@ -225,6 +228,7 @@ impl Default for Store {
             sweep_interval: Duration::from_secs(1),
             wait_for_apply: Duration::from_secs(5),
             log_window: Duration::from_secs(3600),
+            track_rest: Duration::from_secs(3600),
             catalogue_poll: Duration::from_millis(500),
         }
     }

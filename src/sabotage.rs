@@ -53,6 +53,8 @@ pub enum Safeguard {
     UnknownUntilResolved,
     /// And nothing of its changes is called durable.
     DurableWhenResolved,
+    /// What stands apart of a track's line is read with it (by the delegate in memory).
+    Tails,
 }
 
 #[cfg(debug_assertions)]

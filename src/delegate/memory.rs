@@ -15,7 +15,7 @@ use super::{
     Base, Bases, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Refused, Row, Rows, Scan, Snapshot,
     same_columns,
 };
-use crate::model::{Feature, FeatureId, FeatureType, Growth, Offset, PartitionId, Rect, Watermark};
+use crate::model::{Feature, FeatureId, FeatureType, Geometry, Growth, Offset, PartitionId, Rect, Watermark};
 use crate::query::{Filter, compare, evaluate, is_after};
 use crate::sabotage::{Safeguard, off};
 
@@ -39,7 +39,7 @@ struct State {
 struct Table {
     feature_type: FeatureType,
     watermarks: Vec<Watermark>,
-    rows: Arc<BTreeMap<FeatureId, Row>>,
+    rows: Arc<BTreeMap<FeatureId, Stored>>,
     deleted: BTreeMap<FeatureId, (PartitionId, Offset)>,
     /// Event times of deleted features, and until when they are remembered.
     deleted_times: BTreeMap<FeatureId, (i64, i64)>,
@@ -47,7 +47,48 @@ struct Table {
     dead_letters: BTreeMap<(PartitionId, Offset), DeadLetter>,
 }
 
+/// A row of the table, and what stands apart of its line.
+#[derive(Clone)]
+struct Stored {
+    partition: PartitionId,
+    row: Row,
+    tail: Vec<Geometry>,
+}
+
+impl Stored {
+    /// A row that is in the table as it is here.
+    fn new(partition: PartitionId, row: Row) -> Stored {
+        Stored { partition, row, tail: Vec::new() }
+    }
+
+    /// As it is read.
+    fn read(&self, feature_type: &FeatureType) -> Row {
+        if self.tail.is_empty() || off(Safeguard::Tails) { self.row.clone() } else { self.whole(feature_type) }
+    }
+
+    fn whole(&self, feature_type: &FeatureType) -> Row {
+        let Some(shape) = feature_type.track_shape() else { return self.row.clone() };
+        let grown = |line: Option<Geometry>, fixes: &Geometry| shape.grown(line.as_ref(), fixes);
+        let geometry = self.tail.iter().fold(self.row.feature.geometry.clone(), grown);
+        let feature = Arc::new(Feature { geometry, ..(*self.row.feature).clone() });
+        Row { feature, apart: self.tail.iter().map(|fixes| shape.count(fixes)).sum(), ..self.row }
+    }
+
+    /// With the tail in its line.
+    fn folded(&self, feature_type: &FeatureType) -> Stored {
+        let Row { feature, version, .. } = self.whole(feature_type);
+        Stored::new(self.partition, Row::new(feature, version))
+    }
+}
+
 impl MemoryDelegate {
+    /// How many tracks of a type have a line that is not whole, as others would read it.
+    pub fn tails(&self, feature_type: &FeatureType) -> usize {
+        let state = self.state.lock();
+        let stored = state.types.get(&feature_type.name).into_iter().flat_map(|t| t.rows.values());
+        stored.filter(|s| !s.tail.is_empty()).count()
+    }
+
     /// All that it has, apart from it: what a dump is to a database.
     pub fn dump(&self) -> MemoryDelegate {
         MemoryDelegate { state: Arc::new(Mutex::new(self.state.lock().clone())) }
@@ -81,7 +122,7 @@ impl State {
 }
 
 impl Table {
-    fn new(feature_type: &FeatureType, rows: BTreeMap<FeatureId, Row>) -> Table {
+    fn new(feature_type: &FeatureType, rows: BTreeMap<FeatureId, Stored>) -> Table {
         Table {
             feature_type: feature_type.clone(),
             watermarks: vec![Watermark::default(); feature_type.partitions as usize],
@@ -104,7 +145,7 @@ impl Table {
         if self.refused.get(&entry.id).is_some_and(|r| r.entry.version <= entry.version) {
             self.refused.remove(&entry.id);
         }
-        let row_version = self.rows.get(&entry.id).and_then(|r| r.version);
+        let row_version = self.rows.get(&entry.id).and_then(|r| r.row.version);
         let deleted_version = self.deleted.get(&entry.id).map(|(_, version)| *version);
         if row_version.max(deleted_version) > Some(entry.version) {
             return;
@@ -112,7 +153,8 @@ impl Table {
         let rows = Arc::make_mut(&mut self.rows);
         match entry.feature {
             Some(feature) => {
-                rows.insert(entry.id.clone(), Row { feature, version: Some(entry.version) });
+                let row = Row::new(feature, Some(entry.version));
+                rows.insert(entry.id.clone(), Stored::new(partition, row));
                 self.deleted.remove(&entry.id);
             }
             None => {
@@ -122,13 +164,16 @@ impl Table {
         }
     }
 
-    fn grown(&self, feature_type: &FeatureType, growth: &Growth) -> Option<Row> {
+    fn grown(&self, feature_type: &FeatureType, growth: &Growth) -> Option<Stored> {
         let fitting = growth.builds_on..=growth.version;
-        let row = self.rows.get(&growth.id).filter(|r| r.version.is_some_and(|v| fitting.contains(&v)))?;
-        let geometry = feature_type.track_shape()?.grown(row.feature.geometry.as_ref(), &growth.fixes);
+        let stored = self.rows.get(&growth.id).filter(|s| s.row.version.is_some_and(|v| fitting.contains(&v)))?;
+        let geometry = stored.row.feature.geometry.clone();
         let mut feature = Feature { id: growth.id.clone(), geometry, properties: growth.properties.clone() };
         feature_type.check(&mut feature).ok()?;
-        Some(Row { feature: feature.into(), version: Some(growth.version) })
+        // The same again is there already.
+        let new = (stored.row.version < Some(growth.version)).then_some(&growth.fixes);
+        let tail = stored.tail.iter().chain(new).cloned().collect();
+        Some(Stored { row: Row::new(feature.into(), Some(growth.version)), tail, ..*stored })
     }
 
     fn base(&self, id: &FeatureId) -> Option<Base> {
@@ -137,7 +182,7 @@ impl Table {
             (version.is_some() || time.is_some())
                 .then(|| Base::Deleted(version.map(|(_, version)| *version), time.map(|(time, _)| *time)))
         };
-        self.rows.get(id).cloned().map(Base::Row).or_else(deleted)
+        self.rows.get(id).map(|s| Base::Row(s.read(&self.feature_type))).or_else(deleted)
     }
 }
 
@@ -163,7 +208,13 @@ impl Delegate for MemoryDelegate {
             Some(table) if !same_columns(&table.feature_type, feature_type) => {
                 return Err(DelegateError::Exists(name.clone()));
             }
-            Some(table) => table.rows.iter().map(|(id, r)| (id.clone(), Row { version: None, ..r.clone() })).collect(),
+            Some(table) => {
+                let left = |s: &Stored| {
+                    let whole = s.folded(&table.feature_type);
+                    Stored { row: Row { version: None, ..whole.row }, ..whole }
+                };
+                table.rows.iter().map(|(id, s)| (id.clone(), left(s))).collect()
+            }
             None => BTreeMap::new(),
         };
         state.detached.remove(name);
@@ -176,7 +227,7 @@ impl Delegate for MemoryDelegate {
         let mut state = self.state.lock();
         let Some(table) = state.types.get_mut(&from.name).filter(|t| t.feature_type == *from) else { return Ok(false) };
         table.feature_type = to.clone();
-        let rows = Arc::make_mut(&mut table.rows).values_mut().map(|row| &mut row.feature);
+        let rows = Arc::make_mut(&mut table.rows).values_mut().map(|s| &mut s.row.feature);
         let refused = table.refused.values_mut().filter_map(|r| r.entry.feature.as_mut());
         for feature in rows.chain(refused) {
             for (value, property) in Arc::make_mut(feature).properties.iter_mut().zip(&to.properties) {
@@ -234,14 +285,15 @@ impl Delegate for MemoryDelegate {
         if *watermark != batch.expected && !off(Safeguard::CompareAndSet) {
             return Ok(Persisting::Conflict(*watermark));
         }
-        let Some(grown) = batch.growths.iter().map(|g| table.grown(feature_type, g)).collect::<Option<Vec<Row>>>()
+        let Some(grown) = batch.growths.iter().map(|g| table.grown(feature_type, g)).collect::<Option<Vec<Stored>>>()
         else {
             return Ok(Persisting::Unfit);
         };
         table.watermarks[batch.partition as usize] = batch.next;
-        for row in grown {
-            table.refused.remove(&row.feature.id);
-            Arc::make_mut(&mut table.rows).insert(row.feature.id.clone(), row);
+        for stored in grown {
+            let id = &stored.row.feature.id;
+            table.refused.remove(id);
+            Arc::make_mut(&mut table.rows).insert(id.clone(), stored);
         }
         table.deleted_times.retain(|_, (_, until)| *until >= batch.now_ms);
         for (id, time) in batch.deleted_times() {
@@ -261,6 +313,24 @@ impl Delegate for MemoryDelegate {
         }
         table.deleted.retain(|_, (p, version)| *p != batch.partition || *version >= batch.forget_deleted_before);
         Ok(Persisting::Committed { refused })
+    }
+
+    async fn fold(
+        &self,
+        feature_type: &FeatureType,
+        partition: PartitionId,
+        before: Offset,
+    ) -> Result<usize, DelegateError> {
+        let mut state = self.state.lock();
+        let table = state.table(feature_type)?;
+        let mut folded = 0;
+        for stored in Arc::make_mut(&mut table.rows).values_mut() {
+            if stored.partition == partition && stored.row.version < Some(before) && !stored.tail.is_empty() {
+                *stored = stored.folded(&table.feature_type);
+                folded += 1;
+            }
+        }
+        Ok(folded)
     }
 
     async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
@@ -293,13 +363,24 @@ impl Delegate for MemoryDelegate {
     async fn snapshot(&self, feature_type: &Arc<FeatureType>) -> Result<Box<dyn Snapshot>, DelegateError> {
         let mut state = self.state.lock();
         let table = state.table(feature_type)?;
-        Ok(Box::new(MemorySnapshot { watermarks: table.watermarks.clone(), rows: table.rows.clone() }))
+        Ok(Box::new(MemorySnapshot {
+            feature_type: feature_type.clone(),
+            watermarks: table.watermarks.clone(),
+            rows: table.rows.clone(),
+        }))
     }
 }
 
 struct MemorySnapshot {
+    feature_type: Arc<FeatureType>,
     watermarks: Vec<Watermark>,
-    rows: Arc<BTreeMap<FeatureId, Row>>,
+    rows: Arc<BTreeMap<FeatureId, Stored>>,
+}
+
+impl MemorySnapshot {
+    fn rows(&self) -> impl Iterator<Item = Row> {
+        self.rows.values().map(|s| s.read(&self.feature_type))
+    }
 }
 
 #[async_trait]
@@ -310,22 +391,22 @@ impl Snapshot for MemorySnapshot {
 
     async fn scan(&mut self, scan: Scan) -> Result<Rows, DelegateError> {
         let sort = scan.order.as_deref().unwrap_or_default();
-        let selected = |r: &&Row| {
+        let selected = |r: &Row| {
             evaluate::matches(&scan.filter, &r.feature)
                 && scan.after.as_ref().is_none_or(|cursor| is_after(&r.feature, cursor, sort))
         };
-        let mut rows: Vec<Row> = self.rows.values().filter(selected).cloned().collect();
+        let mut rows: Vec<Row> = self.rows().filter(selected).collect();
         rows.sort_by(|a, b| compare(&a.feature, &b.feature, sort));
         Ok(futures::stream::iter(rows).chunks(ROWS_PER_BATCH).map(Ok).boxed())
     }
 
     async fn count(&mut self, filter: &Filter) -> Result<Option<u64>, DelegateError> {
-        let matching = self.rows.values().filter(|r| evaluate::matches(filter, &r.feature)).count();
+        let matching = self.rows().filter(|r| evaluate::matches(filter, &r.feature)).count();
         Ok(Some(matching as u64))
     }
 
     async fn bounds(&mut self) -> Result<Option<Rect>, DelegateError> {
-        let boxes = self.rows.values().filter_map(|r| r.feature.geometry.as_ref()?.bounds());
+        let boxes = self.rows().filter_map(|r| r.feature.geometry.as_ref()?.bounds());
         Ok(boxes.reduce(|a, b| a.union(&b)))
     }
 }

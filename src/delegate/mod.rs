@@ -34,6 +34,15 @@ pub struct Row {
     /// The offset of the last change that this row includes, in its partition; `None` where another tool wrote the row, which
     /// is older than any record.
     pub version: Option<Offset>,
+    /// How many of a track's fixes, which are in the feature here, stand apart from the line in the table.
+    pub apart: usize,
+}
+
+impl Row {
+    /// A row that is in the table as it is here.
+    pub fn new(feature: Arc<Feature>, version: Option<Offset>) -> Row {
+        Row { feature, version, apart: 0 }
+    }
 }
 
 /// What the delegate has under an id.

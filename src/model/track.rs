@@ -155,6 +155,13 @@ impl TrackShape {
         self.line(base, &fixes)
     }
 
+    /// How many fixes there are in what [`Self::points`] has made.
+    pub fn count(&self, points: &Geometry) -> usize {
+        let mut count = 0;
+        points.reader().each_coord(&mut |_| count += 1);
+        count
+    }
+
     /// Fixes as a MultiPoint. `None`: there are none.
     pub fn points(&self, fixes: impl ExactSizeIterator<Item = Coord>) -> Option<Geometry> {
         let mut w = Writer::new(self.dimension);

@@ -13,6 +13,7 @@ mod join;
 mod locks;
 mod memory;
 mod merge;
+mod progress;
 mod resolver;
 mod state;
 pub mod status;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub refused_interval: Duration,
     /// How long records stay in the log after they are durable in the long-term store.
     pub log_window: Duration,
+    /// How long after a track has left the index its line is put together with what stands apart of it.
+    pub track_rest: Duration,
     /// How often the catalogue is looked at for what other instances did.
     pub catalogue_interval: Duration,
     /// How long a write waits until it is visible here, before it answers 'accepted'.
@@ -82,6 +85,7 @@ impl Default for Settings {
             sweep_batch: 5_000,
             refused_interval: Duration::from_secs(60),
             log_window: Duration::from_secs(3600),
+            track_rest: Duration::from_secs(3600),
             catalogue_interval: Duration::from_millis(500),
             apply_wait: Duration::from_secs(5),
             read_wait: Duration::from_secs(5),

@@ -3,7 +3,6 @@
 //! Safety rests on the delegate's compare-and-set alone: a sweeper that was paused for a minute and wakes up writes nothing.
 //! A failure anywhere leaves all tiers as they were, and the next turn does it again.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::memory::Memory;
+use super::progress::Progress;
 use super::state::{PutBack, TypeState};
 use crate::clock::Clock;
 use crate::coordination::{CoordinationError, Coordinator, Lease};
@@ -58,14 +58,15 @@ pub struct Sweeper {
     /// How often a batch of what the delegate refuses is tried again.
     pub refused_interval: Duration,
     pub retry: Mutex<Retry>,
-    /// Tracks that left the indexes before here are whole in the delegate's tables.
-    pub folded: Mutex<Offset>,
+    /// How long after tracks have left the indexes what stands apart of them is put into their lines.
+    pub track_rest: Duration,
+    pub resting: Mutex<Resting>,
     /// How long records stay in the log after they are durable in the delegate.
     pub log_window: Duration,
     /// Not to be had while a backup is made.
     pub cutting: Arc<tokio::sync::RwLock<()>>,
-    /// When the log had become durable to where, newest last: by what no one can set, so that a clock that jumps cuts nothing early.
-    pub durable: Mutex<VecDeque<(Instant, Offset)>>,
+    /// How far the log had become durable.
+    pub durable: Mutex<Progress>,
 }
 
 /// What goes into one transaction of the delegate, and into the marker after it.
@@ -74,6 +75,8 @@ struct Batch {
     feature_type: Arc<FeatureType>,
     entries: Vec<Entry>,
     growths: Vec<Growth>,
+    /// There may be more to persist behind it.
+    more: bool,
     except: Vec<FeatureId>,
     expected: Watermark,
     next: Watermark,
@@ -91,6 +94,14 @@ impl Batch {
 pub struct Retry {
     at: Option<Instant>,
     from: Offset,
+}
+
+/// Tracks that have left the indexes, up to where.
+#[derive(Debug, Default)]
+pub struct Resting {
+    left: Progress,
+    /// As [`Sweeper::rested`] has said last, until that is done.
+    rested: Option<Offset>,
 }
 
 impl Sweeper {
@@ -111,24 +122,34 @@ impl Sweeper {
             // First, so that a mended table ends what too many refused features have stopped.
             self.retry_refused().await?;
         }
-        while lease.as_ref().is_some_and(|l| l.is_held()) && self.sweep().await? {}
+        let is_held = || lease.as_ref().is_some_and(|l| l.is_held());
+        while is_held() && self.sweep().await? {}
         if lease.is_none() {
             return Ok(());
         }
         self.cut().await?;
-        self.fold().await
-    }
-
-    /// Has the delegate put tracks together that have left the indexes: an instance that has begun in between did not hold them,
-    /// and could not persist them whole.
-    async fn fold(&self) -> Result<(), SweepError> {
-        let feature_type = self.state.feature_type();
-        let before = self.state.partition(self.partition).watermark.evict_through;
-        if feature_type.keeps_tails() && before != *self.folded.lock() {
-            while self.delegate.fold(&feature_type, self.partition, before).await? > 0 {}
-            *self.folded.lock() = before;
+        let Some(before) = self.rested() else { return Ok(()) };
+        while is_held() {
+            if self.delegate.fold(&self.state.feature_type(), self.partition, before).await? == 0 {
+                self.resting.lock().rested = None;
+                break;
+            }
+            // They have time, and what ages has not.
+            while is_held() && self.sweep().await? {}
         }
         Ok(())
+    }
+
+    /// Before where tracks were last changed that left the indexes a while ago, and are not all whole in the delegate's tables:
+    /// so one that comes and goes fix by fix is written whole once in that time at most.
+    fn rested(&self) -> Option<Offset> {
+        if !self.state.feature_type().keeps_tails() {
+            return None;
+        }
+        let left = self.state.partition(self.partition).watermark.evict_through;
+        let mut resting = self.resting.lock();
+        resting.rested = resting.left.before(self.track_rest, left).or(resting.rested);
+        resting.rested
     }
 
     /// Cuts the log behind the watermark, less the window.
@@ -138,21 +159,7 @@ impl Sweeper {
             return Ok(());
         }
         let through = self.state.partition(self.partition).watermark.durable_through;
-        let old_enough = {
-            let mut durable = self.durable.lock();
-            if durable.back().is_some_and(|(_, last)| *last > through) {
-                // The long-term store was put back.
-                durable.clear();
-            }
-            if durable.back().is_none_or(|(_, last)| *last < through) {
-                durable.push_back((Instant::now(), through));
-            }
-            let mut old_enough = None;
-            while let Some((_, offset)) = durable.pop_front_if(|(at, _)| at.elapsed() >= self.log_window) {
-                old_enough = Some(offset);
-            }
-            old_enough
-        };
+        let old_enough = self.durable.lock().before(self.log_window, through);
         if let Some(before) = old_enough.filter(|o| *o > 0) {
             self.log.cut(&self.state.log_name, self.partition, before).await?;
             self.state.partition(self.partition).log_start = before;
@@ -200,7 +207,7 @@ impl Sweeper {
                     if index.expired_through(self.partition, limits) < through {
                         return Ok(false);
                     }
-                    Aged { entries: Vec::new(), growths: Vec::new(), durable_through: through, evict_through: through }
+                    Aged { durable_through: through, evict_through: through, ..Aged::default() }
                 }
             };
             let next = Watermark {
@@ -210,8 +217,8 @@ impl Sweeper {
                 as_of,
             };
             let except = index.excepted(self.partition, next.durable_through, aged.ids());
-            let Aged { entries, growths, .. } = aged;
-            Batch { feature_type: self.state.feature_type(), entries, growths, except, expected, next }
+            let Aged { entries, growths, more, .. } = aged;
+            Batch { feature_type: self.state.feature_type(), entries, growths, more, except, expected, next }
         };
         // What is durable is not read again by who starts: until then the tracks must have what other programs have put here.
         let underived = self.state.partition(self.partition).foreign.front().map(|(offset, ..)| *offset);
@@ -250,8 +257,8 @@ impl Sweeper {
             *self.retry.lock() = Retry { at: Some(Instant::now()), from };
             let next = Watermark { as_of: index.applied_of(self.partition), ..expected };
             let except = index.excepted(self.partition, next.durable_through, entries.iter().map(|e| &e.id));
-            let growths = Vec::new();
-            Batch { feature_type: self.state.feature_type(), entries, growths, except, expected, next }
+            let (growths, more) = (Vec::new(), false);
+            Batch { feature_type: self.state.feature_type(), entries, growths, more, except, expected, next }
         };
         if !batch.entries.is_empty() {
             self.persist(batch).await?;
@@ -261,8 +268,7 @@ impl Sweeper {
 
     async fn persist(&self, batch: Batch) -> Result<bool, SweepError> {
         let moves = batch.moves();
-        let Batch { feature_type, entries, mut growths, mut except, expected, next } = batch;
-        let more = entries.len() + growths.len() >= self.batch;
+        let Batch { feature_type, entries, mut growths, more, mut except, expected, next } = batch;
         let entries: Vec<PersistEntry> = if feature_type.persist {
             entries
                 .into_iter()
@@ -368,8 +374,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Where memory is scarce everything has aged: expiry is a wish, memory a fact.
-    /// After this watermark: what was last changed before its eviction leaves, whatever its age.
+    /// After this watermark. Where memory is scarce everything has aged: expiry is a wish, memory a fact.
     fn limits(&self, watermark: Watermark) -> AgeLimits {
         let (now_ms, feature_type) = (self.clock.now_ms(), self.state.feature_type());
         let before = |age: Duration| now_ms - age.as_millis() as i64;
@@ -382,7 +387,7 @@ impl Sweeper {
             dirty_before_ms: before(feature_type.max_dirty),
             batch: self.batch,
             durable_through: watermark.durable_through,
-            grow_from: feature_type.keeps_tails().then_some(watermark.evict_through),
+            tails: feature_type.keeps_tails(),
         }
     }
 }

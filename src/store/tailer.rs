@@ -89,7 +89,7 @@ pub(super) fn take_in(
         }
     }
     let known = loaded.bases.into_iter().map(|base| match base {
-        Some(Base::Row(row)) => Known::Row(row.feature, row.version),
+        Some(Base::Row(row)) => Known::Row(row.feature, row.version, row.apart),
         Some(Base::Deleted(version, event_time)) => Known::Deleted(version, event_time),
         None => Known::Nothing,
     });

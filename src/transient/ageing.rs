@@ -7,13 +7,15 @@ use crate::model::{FeatureId, Growth, Offset, PartitionId, Persisted};
 use crate::sabotage::{Safeguard, off};
 
 /// What a sweeper should persist: all that is dirty since before `durable_through`, but for what stands refused.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Aged {
     pub entries: Vec<Entry>,
-    /// Of tracks that go on growing here, what the delegate does not have.
+    /// Of tracks, what the delegate does not have.
     pub growths: Vec<Growth>,
     pub durable_through: Offset,
     pub evict_through: Offset,
+    /// So many were taken that there may be more.
+    pub more: bool,
 }
 
 impl Aged {
@@ -34,14 +36,26 @@ pub struct AgeLimits {
     pub durable_through: Offset,
     /// Take about this many at once.
     pub batch: usize,
-    /// Tracks that stay, and have changed since here, are persisted by what is new of them. `None`: all are persisted whole.
-    pub grow_from: Option<Offset>,
+    /// Tracks are persisted by what is new of them, as long as that is little beside their lines.
+    pub tails: bool,
 }
 
 /// What is taken of an entry.
 enum Taken {
     Whole(Entry),
     Growth(Growth),
+}
+
+impl Entry {
+    /// `tails`: of a track what is new of it, where that will do. `None`: the delegate has all of it, and it need only leave.
+    fn taken(&self, tails: bool) -> Option<Taken> {
+        let whole = || Taken::Whole(self.whole());
+        match self.tail.as_ref().zip(self.base.as_deref()).filter(|_| tails) {
+            Some((tail, _)) if !self.is_dirty() && tail.is_persisted(self.version) => None,
+            Some((tail, base)) => Some(tail.growth(base, self.version).map_or_else(whole, Taken::Growth)),
+            None => Some(whole()),
+        }
+    }
 }
 
 impl TransientIndex {
@@ -192,7 +206,7 @@ impl TransientIndex {
         let p = &self.partitions[partition as usize];
         let evict_limit = self.expired_through(partition, limits);
         let durable_limit = p.dirty.offset_at(limits.dirty_before_ms, p.applied).max(evict_limit);
-        let mut taken: Vec<(Offset, Taken)> = Vec::new();
+        let mut taken: Vec<(Offset, Option<Taken>)> = Vec::new();
         let mut durable_through = durable_limit;
         // Nothing waits for what no change was behind.
         let mut superseded = limits.durable_through < durable_limit.min(p.changed_through);
@@ -220,23 +234,19 @@ impl TransientIndex {
                 durable_through = dirty_since;
                 break;
             }
-            let stays = limits.grow_from.is_some_and(|from| entry.version >= evict_limit.max(from));
-            let growth = stays.then(|| entry.growth()).flatten();
-            taken.push((dirty_since, growth.map_or_else(|| Taken::Whole(entry.whole()), Taken::Growth)));
+            taken.push((dirty_since, entry.taken(limits.tails)));
         }
+        let something = superseded || !taken.is_empty();
+        let more = taken.len() >= limits.batch;
         let (mut entries, mut growths) = (Vec::new(), Vec::new());
-        for (_, one) in taken {
+        for one in taken.into_iter().filter_map(|(_, one)| one) {
             match one {
                 Taken::Whole(entry) => entries.push(entry),
                 Taken::Growth(growth) => growths.push(growth),
             }
         }
-        (superseded || !entries.is_empty() || !growths.is_empty()).then(|| Aged {
-            entries,
-            growths,
-            durable_through,
-            evict_through: evict_limit.min(durable_through),
-        })
+        let evict_through = evict_limit.min(durable_through);
+        something.then_some(Aged { entries, growths, durable_through, evict_through, more })
     }
 
     /// The age of the oldest change that is not persisted, by the log's clock.

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::track::Tail;
 use super::{Decision, Known, Step, TransientIndex};
 use crate::model::change::set_values;
-use crate::model::{Append, Change, Expected, Feature, FeatureId, Offset, PartitionId, Patch, Rect, TrackShape};
+use crate::model::{Append, Change, Expected, Feature, FeatureId, Offset, PartitionId, Patch, Rect};
 use crate::sabotage::{Safeguard, off};
 
 /// The delegate already includes a record, or has outlived it.
@@ -116,12 +116,12 @@ impl TransientIndex {
             return Ok(entry.base.as_ref().map_or(entry.deleted_time, |f| f.event_time(slot)));
         }
         match bases.get(id) {
-            Some(Known::Row(_, version) | Known::Deleted(version, _))
+            Some(Known::Row(_, version, _) | Known::Deleted(version, _))
                 if *version >= Some(step.offset) && !off(Safeguard::Versions) =>
             {
                 Err(Later)
             }
-            Some(Known::Row(feature, _)) => Ok(feature.event_time(slot)),
+            Some(Known::Row(feature, ..)) => Ok(feature.event_time(slot)),
             Some(Known::Deleted(_, time)) => Ok(*time),
             _ => Ok(None),
         }
@@ -162,12 +162,12 @@ impl TransientIndex {
         let now = Some(step.offset);
         let (is_there, version) = match (self.get(change.id()), bases.get(change.id())) {
             (Some(entry), _) => (entry.base.is_some(), Some(entry.version)),
-            (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version == now => return false,
-            (None, Some(Known::Row(_, version) | Known::Deleted(version, _))) if *version > now => {
+            (None, Some(Known::Row(_, version, _) | Known::Deleted(version, _))) if *version == now => return false,
+            (None, Some(Known::Row(_, version, _) | Known::Deleted(version, _))) if *version > now => {
                 self.partitions[step.partition as usize].decisions.note(step.offset, Decision::Unknown);
                 return false;
             }
-            (None, Some(Known::Row(_, version))) => (true, *version),
+            (None, Some(Known::Row(_, version, _))) => (true, *version),
             (None, _) => (false, None),
         };
         if expected.holds(is_there, version) || off(Safeguard::Conditions) {
@@ -209,18 +209,18 @@ impl TransientIndex {
         {
             let entry = self.slots[slot as usize].as_ref();
             let persisted = entry.filter(|e| e.version < e.persisted).map(|e| e.version);
-            self.grow(step, slot, append, shape, persisted);
+            self.grow(step, slot, append, Tail::new(shape, persisted, 0));
             return true;
         }
         match self.base_of(step, &append.id, bases) {
             BuildsOn::Feature(base) => {
                 self.set(step, &append.id, Some(base), false);
-                let loaded = match bases.get(&append.id) {
-                    Some(Known::Row(_, version)) => *version,
-                    _ => None,
+                let tail = match bases.get(&append.id) {
+                    Some(Known::Row(_, version, apart)) => Tail::new(shape, *version, *apart),
+                    _ => Tail::new(shape, None, 0),
                 };
                 if let Some(slot) = self.by_id.get(&append.id).copied() {
-                    self.grow(step, slot, append, shape, loaded);
+                    self.grow(step, slot, append, tail);
                 }
             }
             BuildsOn::Nothing => self.set(step, &append.id, Some(Arc::new(append.apply(None, &shape))), false),
@@ -229,13 +229,12 @@ impl TransientIndex {
         true
     }
 
-    /// Appends to a track that is here, at a cost that does not depend on its length. `persisted`: the delegate has it as it is
-    /// here, in this version.
-    fn grow(&mut self, step: Step, slot: u32, append: &Append, shape: TrackShape, persisted: Option<Offset>) {
+    /// Appends to a track that is here, at a cost that does not depend on its length. `fresh`: its tail if it has none yet.
+    fn grow(&mut self, step: Step, slot: u32, append: &Append, fresh: Tail) {
         let Some(entry) = self.slots[slot as usize].as_mut() else { return };
         self.bytes -= entry.heap_bytes();
         let Some(base) = &mut entry.base else { return };
-        let tail = entry.tail.get_or_insert_with(|| Box::new(Tail::new(shape, persisted)));
+        let tail = entry.tail.get_or_insert_with(|| Box::new(fresh));
         tail.append(base, step.offset, &append.fixes);
         if !append.properties.is_empty() {
             // The line itself is shared, not copied.
@@ -270,12 +269,12 @@ impl TransientIndex {
             return entry.feature().map_or(BuildsOn::Nothing, BuildsOn::Feature);
         }
         match bases.get(id) {
-            Some(Known::Row(_, version) | Known::Deleted(version, _))
+            Some(Known::Row(_, version, _) | Known::Deleted(version, _))
                 if *version >= Some(step.offset) && !off(Safeguard::Versions) =>
             {
                 BuildsOn::Later
             }
-            Some(Known::Row(feature, _)) => BuildsOn::Feature(feature.clone()),
+            Some(Known::Row(feature, ..)) => BuildsOn::Feature(feature.clone()),
             _ => BuildsOn::Nothing,
         }
     }

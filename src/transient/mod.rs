@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::model::{Feature, FeatureId, FeatureType, Growth, Offset, PartitionId, Rect, TrackShape, crs::Crs};
+use crate::model::{Feature, FeatureId, FeatureType, Offset, PartitionId, Rect, TrackShape, crs::Crs};
 use crate::sabotage::{Safeguard, off};
 pub use ageing::{AgeLimits, Aged};
 use by_value::ByValue;
@@ -69,11 +69,6 @@ impl Entry {
         Some(self.tail.as_ref().map_or_else(|| base.clone(), |tail| tail.whole(base)))
     }
 
-    /// What the delegate does not have of a track that grows; `None`: it is to be persisted whole.
-    fn growth(&self) -> Option<Growth> {
-        self.tail.as_ref()?.growth(self.base.as_deref()?, self.version)
-    }
-
     /// With what was appended in its place.
     fn whole(&self) -> Entry {
         Entry { base: self.feature(), tail: None, ..self.clone() }
@@ -108,8 +103,9 @@ const PLACE_BY_ID: usize = 2 * (size_of::<(FeatureId, u32)>() + 1);
 /// What a base load said of an id, to apply a patch to.
 #[derive(Clone, Debug)]
 pub enum Known {
-    /// A row, with its version; `None`: another program's, older than any record.
-    Row(Arc<Feature>, Option<Offset>),
+    /// A row, with its version (`None`: another program's, older than any record), and how many of a track's fixes stand apart
+    /// from its line.
+    Row(Arc<Feature>, Option<Offset>, usize),
     /// Deleted at this version (`None`: long ago), and this event time.
     Deleted(Option<Offset>, Option<i64>),
     Nothing,

@@ -43,7 +43,7 @@ fn limits(expired_s: i64) -> AgeLimits {
         dirty_before_ms: i64::MIN,
         durable_through: Offset::MAX,
         batch: 100,
-        grow_from: None,
+        tails: false,
     }
 }
 
@@ -128,7 +128,7 @@ fn a_patch_builds_on_its_base_unless_the_base_already_has_it() {
     let mut index = TransientIndex::new(&feature_type(), &[10]);
     let Change::Put(base) = ship("a", 1.0, 1) else { unreachable!() };
     assert_eq!(index.bases_needed([ship("b", 0.0, 0), set_n("b", 1), set_n("a", 2)].iter()), ["a".into()]);
-    let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(base.clone(), Some(version)))]);
+    let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(base.clone(), Some(version), 0))]);
     index.apply(at(10), &[set_n("a", 2)], &known(10));
     assert!(index.get("a").is_none(), "the row includes this record");
     index.apply(at(11), &[set_n("a", 3)], &known(10));
@@ -136,7 +136,7 @@ fn a_patch_builds_on_its_base_unless_the_base_already_has_it() {
     let mut of_others = TransientIndex::new(&feature_type(), &[0]);
     of_others.apply(at(0), &[set_n("a", 2)], &known(0));
     assert!(of_others.get("a").is_none(), "the row includes the first record of the log");
-    let theirs = FxHashMap::from_iter([("a".into(), Known::Row(base.clone(), None))]);
+    let theirs = FxHashMap::from_iter([("a".into(), Known::Row(base.clone(), None, 0))]);
     of_others.apply(at(1), &[set_n("a", 2)], &theirs);
     assert!(of_others.get("a").is_some(), "another program's row is older than any record");
     index.apply(at(12), &[set_n("c", 3)], &FxHashMap::default());
@@ -301,7 +301,7 @@ fn an_append_builds_on_its_base_unless_that_already_has_it() {
     let mut index = TransientIndex::new(&ft, &[10]);
     let append = [Change::Append(fix("a", 2.0, 2.0))];
     assert_eq!(index.bases_needed(append.iter()), ["a".into()]);
-    let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(row.clone(), Some(version)))]);
+    let known = |version| FxHashMap::from_iter([(FeatureId::from("a"), Known::Row(row.clone(), Some(version), 0))]);
     index.apply(at(10), &append, &known(10));
     assert!(index.is_empty(), "the row includes this record");
     index.apply(at(11), &append, &FxHashMap::from_iter([(FeatureId::from("a"), Known::Deleted(Some(11), None))]));
@@ -315,7 +315,7 @@ fn an_append_builds_on_its_base_unless_that_already_has_it() {
 
 /// What is new of the only track, and what that builds on.
 fn growth(index: &TransientIndex, expired_s: i64) -> Option<(Vec<f64>, Offset)> {
-    let limits = AgeLimits { dirty_before_ms: i64::MAX, grow_from: Some(0), ..limits(expired_s) };
+    let limits = AgeLimits { dirty_before_ms: i64::MAX, tails: true, ..limits(expired_s) };
     let aged = index.aged(0, limits).unwrap();
     assert_eq!(aged.entries.len() + aged.growths.len(), 1);
     let growth = aged.growths.first()?;
@@ -331,7 +331,7 @@ fn of_a_track_that_goes_on_growing_only_what_is_new_is_persisted() {
     let long = (0..40).fold(None, |track: Option<Feature>, m| {
         Some(fix("a", f64::from(m), 1.0).apply(track.as_ref(), &ft.track_shape().unwrap()))
     });
-    let bases = FxHashMap::from_iter([(a.clone(), Known::Row(Arc::new(long.unwrap()), Some(5)))]);
+    let bases = FxHashMap::from_iter([(a.clone(), Known::Row(Arc::new(long.unwrap()), Some(5), 0))]);
     let mut index = TransientIndex::new(&ft, &[10]);
     let append = |index: &mut TransientIndex, offset: Offset| {
         index.apply(at(offset), &[Change::Append(fix("a", offset as f64 + 100.0, 1.0))], &bases);
@@ -339,7 +339,7 @@ fn of_a_track_that_goes_on_growing_only_what_is_new_is_persisted() {
     append(&mut index, 10);
     append(&mut index, 11);
     assert_eq!(growth(&index, 11), Some((vec![110.0, 111.0], 5)), "the row that was loaded has the others");
-    assert_eq!(growth(&index, 12), None, "it leaves, and is persisted whole");
+    assert_eq!(growth(&index, 12), Some((vec![110.0, 111.0], 5)), "also when it leaves");
     index.note_grown([&a].into_iter(), 12);
     append(&mut index, 12);
     // Readers have had the line put together meanwhile.
@@ -361,6 +361,38 @@ fn of_a_track_that_goes_on_growing_only_what_is_new_is_persisted() {
     index.apply(at(30), &[set_n("a", 7)], &FxHashMap::default());
     append(&mut index, 31);
     assert_eq!(growth(&index, 31), None, "not only fixes have come");
+}
+
+/// A track of a hundred fixes whose row has so many of them apart, with one more.
+fn grown_with(apart: usize) -> TransientIndex {
+    let (ft, a) = (tracks(), FeatureId::from("a"));
+    let shape = ft.track_shape().unwrap();
+    let row = (0..100).fold(None, |t: Option<Feature>, m| Some(fix("a", f64::from(m), 1.0).apply(t.as_ref(), &shape)));
+    let bases = FxHashMap::from_iter([(a, Known::Row(Arc::new(row.unwrap()), Some(5), apart))]);
+    let mut index = TransientIndex::new(&ft, &[10]);
+    index.apply(at(10), &[Change::Append(fix("a", 200.0, 1.0))], &bases);
+    index
+}
+
+#[test]
+fn what_stood_apart_when_a_track_came_counts_too() {
+    assert_eq!(growth(&grown_with(24), 20), Some((vec![200.0], 5)));
+    assert_eq!(growth(&grown_with(25), 20), None, "more than a quarter: the line is written anew");
+}
+
+#[test]
+fn a_track_that_is_persisted_leaves_without_a_write() {
+    let mut index = grown_with(0);
+    let a = FeatureId::from("a");
+    index.note_grown([&a].into_iter(), 11);
+    let limits = AgeLimits { tails: true, ..limits(20) };
+    assert_eq!(index.aged(0, limits).map(|aged| aged.ids().count()), Some(1), "the marker is not in the log yet");
+    index.apply_persisted(0, 11, &marker(11, 10));
+    let aged = index.aged(0, limits).unwrap();
+    assert_eq!((aged.ids().count(), aged.evict_through), (0, 12));
+    assert!(index.excepted(0, aged.durable_through, aged.ids()).is_empty());
+    index.apply_persisted(0, 12, &marker(aged.durable_through, aged.evict_through));
+    assert!(index.is_empty());
 }
 
 #[test]
@@ -427,12 +459,12 @@ fn a_conditional_change_is_decided_by_what_is_there() {
 
     let Change::Put(row) = ship("row", 1.0, 1) else { panic!() };
     for (offset, base, expected) in [
-        (10, Known::Row(row.clone(), Some(5)), Decision::Held),
-        (11, Known::Row(row.clone(), Some(6)), Decision::Failed),
+        (10, Known::Row(row.clone(), Some(5), 0), Decision::Held),
+        (11, Known::Row(row.clone(), Some(6), 0), Decision::Failed),
         (12, Known::Deleted(Some(5), None), Decision::Failed),
         (13, Known::Nothing, Decision::Failed),
-        (14, Known::Row(row.clone(), Some(14)), Decision::Held),
-        (15, Known::Row(row.clone(), Some(20)), Decision::Unknown),
+        (14, Known::Row(row.clone(), Some(14), 0), Decision::Held),
+        (15, Known::Row(row.clone(), Some(20), 0), Decision::Unknown),
     ] {
         let id = FeatureId::from(format!("b{offset}"));
         let change = replace(&id, 5, 7);
@@ -532,15 +564,15 @@ fn what_is_late_is_told_by_the_row_and_by_what_is_remembered_of_a_deleted_one() 
     let Change::Put(row) = seen(Some(10), 0) else { panic!() };
     let second = 1_000_000;
     for (base, late) in [
-        (Known::Row(row.clone(), Some(5)), true),
-        (Known::Row(row.clone(), None), true),
+        (Known::Row(row.clone(), Some(5), 0), true),
+        (Known::Row(row.clone(), None, 0), true),
         (Known::Deleted(Some(5), Some(10 * second)), true),
         (Known::Deleted(None, Some(10 * second)), true),
         (Known::Deleted(Some(5), None), false),
         (Known::Deleted(Some(5), Some(9 * second)), false),
         (Known::Nothing, false),
         // It includes this change, or one that came after it.
-        (Known::Row(row, Some(20)), true),
+        (Known::Row(row, Some(20), 0), true),
         (Known::Deleted(Some(20), None), true),
     ] {
         let mut index = TransientIndex::new(&timed(), &[0]);
@@ -580,7 +612,7 @@ fn what_waits_for_its_base_is_applied_to_it_in_order() {
     assert!(index.hides(&index.reader(), "a"));
 
     let asked = index.unresolved(10);
-    index.resolve(&asked, &a_is(Known::Row(row_of_a(0), Some(4))));
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(0), Some(4), 0)));
     assert!(!index.is_unknown(&Filter::All));
     let a = index.get("a").unwrap();
     assert_eq!((a.version, a.dirty_since, a.feature().unwrap().properties[0].clone()), (12, 10, Value::Int(2)));
@@ -588,9 +620,9 @@ fn what_waits_for_its_base_is_applied_to_it_in_order() {
 
     // What the row includes already is not done again.
     let mut index = unresolved(&changes);
-    index.resolve(&asked, &a_is(Known::Row(row_of_a(7), Some(11))));
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(7), Some(11), 0)));
     assert_eq!((index.select(&near(8.0)).len(), index.select(&near(5.0)).len()), (0, 1));
-    for outlived in [Known::Row(row_of_a(7), Some(12)), Known::Deleted(Some(30), None), Known::Nothing] {
+    for outlived in [Known::Row(row_of_a(7), Some(12), 0), Known::Deleted(Some(30), None), Known::Nothing] {
         let mut index = unresolved(&changes);
         index.resolve(&asked, &a_is(outlived));
         assert!(index.is_empty() && index.bytes() < 1_000, "{} bytes", index.bytes());
@@ -603,7 +635,7 @@ fn a_full_record_makes_what_waits_irrelevant() {
     assert!(!index.is_unknown(&Filter::All));
     assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
     // What was asked for before has come too late.
-    index.resolve(&[("a".into(), 10)], &a_is(Known::Row(row_of_a(0), Some(4))));
+    index.resolve(&[("a".into(), 10)], &a_is(Known::Row(row_of_a(0), Some(4), 0)));
     assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
 
     let mut index = unresolved(&[set_n("a", 1)]);
@@ -611,7 +643,7 @@ fn a_full_record_makes_what_waits_irrelevant() {
     index.apply_persisted(0, 11, &marker(11, 11));
     assert!(index.is_empty() && !index.has_unresolved(), "another instance could load it");
     index.apply(at(12), &[set_n("a", 2)], &a_is(Known::Away));
-    index.resolve(&asked, &a_is(Known::Row(row_of_a(0), Some(4))));
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(0), Some(4), 0)));
     assert!(index.has_unresolved(), "the row is from before its first change was persisted");
 }
 
@@ -626,7 +658,7 @@ fn nothing_behind_what_waits_is_durable() {
     index.apply_persisted(0, 13, &marker(11, 11));
     assert!(index.aged(0, limits(100)).is_none());
     assert_eq!(index.unresolved_of(0), 1);
-    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(0), Some(4))));
+    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(0), Some(4), 0)));
     let aged = index.aged(0, limits(100)).unwrap();
     assert_eq!((aged.entries.len(), aged.durable_through), (3, 14));
 }
@@ -637,12 +669,12 @@ fn a_condition_is_decided_when_its_base_is_known() {
     let mut index = unresolved(&[replace(4, 1), replace(4, 2), replace(10, 3)]);
     let decisions = |index: &TransientIndex| [10, 11, 12].map(|offset| index.decision(0, offset));
     assert_eq!(decisions(&index), [Decision::Unknown; 3]);
-    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(0), Some(4))));
+    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(0), Some(4), 0)));
     assert_eq!(decisions(&index), [Decision::Held, Decision::Failed, Decision::Held]);
     assert_eq!(index.get("a").unwrap().feature().unwrap().properties[0], Value::Int(3));
 
     let mut index = unresolved(&[replace(4, 1), replace(4, 2), replace(10, 3)]);
-    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(1), Some(11))));
+    index.resolve(&index.unresolved(10), &a_is(Known::Row(row_of_a(1), Some(11), 0)));
     assert_eq!(decisions(&index), [Decision::Unknown, Decision::Held, Decision::Failed]);
     assert!(index.is_empty());
 }
@@ -653,7 +685,7 @@ fn a_condition_that_waits_knows_its_own_effect_also_at_the_beginning_of_the_log(
     let create = Change::If(Expected::Absent, Box::new(ship("a", 5.0, 1)));
     index.apply(at(0), &[create], &a_is(Known::Away));
     let asked = index.unresolved(10);
-    index.resolve(&asked, &a_is(Known::Row(row_of_a(1), Some(0))));
+    index.resolve(&asked, &a_is(Known::Row(row_of_a(1), Some(0), 0)));
     assert_eq!(index.decision(0, 0), Decision::Held, "another instance has made the row of it");
     assert!(index.is_empty());
 }

@@ -27,10 +27,10 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// `builds_on`: in which version the delegate has the track, where that is known.
-    pub fn new(shape: TrackShape, builds_on: Option<Offset>) -> Tail {
+    /// `builds_on`: in which version the delegate has the track, where that is known, with so many fixes apart.
+    pub fn new(shape: TrackShape, builds_on: Option<Offset>, apart: usize) -> Tail {
         let (fixes, whole) = Default::default();
-        Tail { fixes, shape, whole, builds_on, unsent: Vec::new(), apart: 0 }
+        Tail { fixes, shape, whole, builds_on, unsent: Vec::new(), apart }
     }
 
     /// The track with what was appended. Snapshots that readers hold stay as they are.
@@ -63,6 +63,11 @@ impl Tail {
         let builds_on = self.builds_on.filter(|_| (self.apart + self.unsent.len()) * LINE_TO_APART <= vertices)?;
         let fixes: Geometry = self.shape.points(self.unsent.iter().map(|(_, fix)| *fix))?;
         Some(Growth { id: base.id.clone(), version, builds_on, properties: base.properties.clone(), fixes })
+    }
+
+    /// The delegate has the track as it is, in this version.
+    pub fn is_persisted(&self, version: Offset) -> bool {
+        self.unsent.is_empty() && self.builds_on == Some(version)
     }
 
     /// The delegate has all of the track's changes before this offset, the last of which was `version` or came later. `whole`:

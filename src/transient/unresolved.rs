@@ -132,7 +132,7 @@ impl TransientIndex {
     fn resolve_one(&mut self, id: &FeatureId, known: &Known, kept: Vec<(Step, Change)>) {
         let Some(slot) = self.by_id.get(id).copied() else { return };
         let (row, version, deleted_time) = match known {
-            Known::Row(row, version) => (Some(row.clone()), *version, None),
+            Known::Row(row, version, _) => (Some(row.clone()), *version, None),
             Known::Deleted(version, event_time) => (None, *version, *event_time),
             Known::Nothing | Known::Away => (None, None, None),
         };

@@ -108,7 +108,7 @@ mod tests {
         assert_eq!((found(0, Value::Number(5.0)), found(1, Value::Int(5)), found(2, Value::Int(5))), (2, 0, 0));
         assert_eq!(index.by_value[1].1.equal_to(&Value::Null).count(), 2);
         let c = Feature { id: "c".into(), geometry: None, properties: vec![Value::Number(1.0)] };
-        let known = FxHashMap::from_iter([("c".into(), Known::Row(Arc::new(c), None))]);
+        let known = FxHashMap::from_iter([("c".into(), Known::Row(Arc::new(c), None, 0))]);
         index.resolve(&index.unresolved(1), &known);
         assert_eq!(index.get("c").unwrap().feature().unwrap().value(0), &Value::Number(6.0));
         index.apply_persisted(0, 4, &Persisted { durable_through: 4, evict_through: 4, except: Vec::new() });

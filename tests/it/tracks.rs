@@ -95,14 +95,15 @@ async fn fixes_make_a_line_whatever_their_order_and_tier() {
     );
 }
 
-/// (Header, envelope and counts are 49 bytes, a vertex 24, and a fix 29.) Vertices of the line that other programs see in the file, and the fixes that stand apart from it, in how many pieces.
+/// Vertices of the line that other programs see in the file, and the fixes that stand apart from it, in how many pieces. (A line's
+/// header, envelope and counts are 49 bytes, a vertex 24; a piece's header is 9, a fix 29.)
 fn in_the_file(server: &Server) -> (usize, usize, usize) {
     let file = rusqlite::Connection::open(server.data_dir().join("alluvium.gpkg")).unwrap();
     let number = |sql: &str| file.query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap_or(0) as usize;
     let tails = "FROM gpkgext_alluvium_tails";
     (
         number("SELECT length(geom) - 49 FROM long") / 24,
-        number(&format!("SELECT sum(length(fixes)) {tails}")) / 29,
+        number(&format!("SELECT sum(length(fixes) - 9) {tails}")) / 29,
         number(&format!("SELECT count(*) {tails}")),
     )
 }
@@ -111,6 +112,7 @@ fn in_the_file(server: &Server) -> (usize, usize, usize) {
 async fn of_a_long_track_that_grows_only_what_is_new_is_persisted() {
     const LONG: &str = r#"
         store.sweep_interval = 0.05
+        store.track_rest = 0.5
         [[feature_types]]
         name = "long"
         geometry = { type = "LineString", dimension = "XYM" }
@@ -154,6 +156,59 @@ async fn of_a_long_track_that_grows_only_what_is_new_is_persisted() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(line(&server, track).await.as_array().unwrap().len() as i64, n);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_track_that_leaves_after_each_fix_only_that_is_persisted() {
+    let settings = |rest: f64| {
+        format!(
+            r#"
+        store.sweep_interval = 0.02
+        store.track_rest = {rest}
+        [[feature_types]]
+        name = "long"
+        geometry = {{ type = "LineString", dimension = "XYM" }}
+        track = {{}}
+        expiry = 0.02
+        properties = [{{ name = "speed", type = "number" }}]
+    "#
+        )
+    };
+    let server = Server::start(&settings(3600.0)).await;
+    let track = "/collections/long/items/t";
+    let left = async |server: &Server| {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while server.get(track).await.header("alluvium-tier") != "persistent" {
+            assert!(tokio::time::Instant::now() < deadline, "it does not leave the index");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let fixes: Vec<Value> = (0..40).map(|n| fix(n, 1.0)).collect();
+    append_to(&server, &format!("{track}/track"), &json!({ "fixes": fixes })).await.expect(204);
+    left(&server).await;
+    assert_eq!(in_the_file(&server), (40, 0, 0));
+    // Until more than a quarter of it stands apart.
+    for n in 1..=15_usize {
+        let body = json!({ "fixes": [fix(39 + n as i64, 30.0)], "properties": { "speed": n } });
+        append_to(&server, &format!("{track}/track"), &body).await.expect(204);
+        left(&server).await;
+        let expected = if n < 14 { (40, n, n) } else { (54, n - 14, n - 14) };
+        assert_eq!(in_the_file(&server), expected);
+        assert_eq!(line(&server, track).await.as_array().unwrap().len(), 40 + n);
+        for part in ["bbox=29,49,31,51", "bbox=0,49,2,51"] {
+            let found = server.get(&format!("/collections/long/items?{part}&speed={n}")).await.expect(200).json();
+            assert_eq!((&found["numberMatched"], &found["numberReturned"]), (&json!(1), &json!(1)), "{part}");
+        }
+    }
+    // At rest the table has it all, whoever swept it.
+    let server = server.restart(&settings(0.1)).await;
+    crate::app::wait_until_ready(&server).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while in_the_file(&server) != (55, 0, 0) {
+        assert!(tokio::time::Instant::now() < deadline, "not whole: {:?}", in_the_file(&server));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(line(&server, track).await.as_array().unwrap().len(), 55);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,7 +404,6 @@ mod postgis {
             )
             .await;
         let bases = d.load(&t, &["one".into(), "ten".into()]).await.unwrap().bases;
-        let same = bases.clone();
         for (base, entry) in bases.into_iter().zip(entries) {
             let Some(Base::Row(row)) = base else { panic!("no row") };
             assert_eq!(Some(row.feature), entry.feature);
@@ -380,11 +434,15 @@ mod postgis {
             )
         };
         database.run(&has(10, 1)).await;
-        let whole = d.load(&t, &["ten".into()]).await.unwrap().bases;
-        assert_ne!(whole[0], same[1]);
+        let ten = async || match d.load(&t, &["ten".into()]).await.unwrap().bases.remove(0) {
+            Some(Base::Row(row)) => (row.feature, row.version, row.apart),
+            _ => panic!("no row"),
+        };
+        let (whole, version, apart) = ten().await;
+        assert_eq!((whole.geometry.as_ref().unwrap().wkb().len(), version, apart), (9 + 12 * 32, Some(2), 2));
         assert_eq!(d.fold(&t, 0, 3).await.unwrap(), 1);
         database.run(&has(12, 0)).await;
-        assert_eq!(d.load(&t, &["ten".into()]).await.unwrap().bases, whole);
+        assert_eq!(ten().await, (whole, version, 0));
     }
 
     /// Both indexes serve a box: the one on the lines, and that on the tails.

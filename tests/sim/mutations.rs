@@ -20,7 +20,7 @@ enum Missing {
 }
 
 /// What is missing, what it is, and in how many seeds it must be found, with room.
-const MUTATIONS: [(Missing, &str, u64); 26] = [
+const MUTATIONS: [(Missing, &str, u64); 27] = [
     (Without(&[Masking]), "rows are hidden whose id is in the index", 20),
     (Without(&[MaskingOfAll]), "also those whose newer version does not match", 40),
     (Without(&[OwnMoment]), "what enters the index during a read hides nothing from it", 200),
@@ -48,6 +48,7 @@ const MUTATIONS: [(Missing, &str, u64); 26] = [
     (Without(&[RefusedAtStart]), "and is taken up by an instance that starts", 200),
     (Without(&[UnknownUntilResolved]), "a feature whose base is away is not answered for", 200),
     (Without(&[DurableWhenResolved]), "nor called durable", 200),
+    (Without(&[Tails]), "what stands apart of a track is read with its line", 40),
     (Contract(Broken::LogForgets), "the log has what it acknowledged", 20),
     (Contract(Broken::LogTears), "the log takes an append whole or not at all", 40),
     (Contract(Broken::RefusedStopsAll), "what is refused does not stop the rest", 40),

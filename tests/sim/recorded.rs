@@ -125,6 +125,8 @@ pub struct Rest {
 #[derive(Debug, Default)]
 pub struct TypeAtRest {
     pub rows: Features,
+    /// Tracks whose line in the table, which others read, is not whole.
+    pub tails: usize,
     /// Of each instance.
     pub answers: Vec<Features>,
     /// Features and tombstones in each instance's index.

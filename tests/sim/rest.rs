@@ -71,6 +71,7 @@ fn is_quiet(world: &World) -> bool {
 
 async fn look(world: &World, ft: &Arc<FeatureType>) -> TypeAtRest {
     let mut at_rest = TypeAtRest { rows: rows(world, ft).await, ..TypeAtRest::default() };
+    at_rest.tails = world.delegate.inner.tails(ft);
     at_rest.watermarks = world.delegate.inner.watermarks(ft).await.unwrap();
     for partition in 0..ft.partitions {
         at_rest.log.push(world.log.inner.range(&ft.log_name(), partition).await.unwrap());

@@ -32,6 +32,8 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(300);
 const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the log is kept behind the watermark.
 pub const LOG_WINDOW: Duration = Duration::from_secs(15);
+/// How long tracks that are not in the index any more may have a tail.
+const TRACK_REST: Duration = Duration::from_secs(6);
 /// Simulated time with writes and faults.
 const BUSY: Duration = Duration::from_secs(40);
 
@@ -183,6 +185,7 @@ impl World {
             refused_interval: REFUSED_INTERVAL,
             memory: self.plan.memory,
             log_window: LOG_WINDOW,
+            track_rest: TRACK_REST,
             apply_wait: Duration::from_secs(2),
             read_wait: Duration::from_secs(4),
             ..Settings::default()

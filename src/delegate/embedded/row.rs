@@ -40,8 +40,9 @@ pub fn read_whole(
         }
         column += 1;
     }
+    let mut apart = 0;
     if let Some(tails) = tails {
-        geometry = tails.line(&id, version.unwrap_or(0), geometry)?;
+        (geometry, apart) = tails.line(&id, version.unwrap_or(0), geometry)?;
     }
     let mut properties = Vec::with_capacity(feature_type.properties.len());
     for (i, property) in feature_type.properties.iter().enumerate() {
@@ -50,7 +51,7 @@ pub fn read_whole(
             .ok_or_else(|| unreadable(feature_type, &id, &property.name, &format!("not a {}", property.kind.name())))?;
         properties.push(value);
     }
-    Ok(Row { feature: Feature { id, geometry, properties }.into(), version })
+    Ok(Row { feature: Feature { id, geometry, properties }.into(), version, apart })
 }
 
 fn unreadable(feature_type: &FeatureType, id: &str, column: &str, why: &str) -> DelegateError {

@@ -31,22 +31,23 @@ impl<'c> Tails<'c> {
         Ok(Some(Tails { shape, name: &t.name, select }))
     }
 
-    /// The line with its tail.
+    /// The line with its tail, and how many fixes that has.
     pub fn line(
         &mut self,
         id: &str,
         version: Offset,
         line: Option<Geometry>,
-    ) -> Result<Option<Geometry>, DelegateError> {
+    ) -> Result<(Option<Geometry>, usize), DelegateError> {
         let mut rows = self.select.query(params![self.name, id, version as i64])?;
-        let (mut fixes, mut some) = (Fixes::default(), false);
+        let (mut fixes, mut apart) = (Fixes::default(), 0);
         while let Some(row) = rows.next()? {
             let unreadable = |e| DelegateError::Mismatch(format!("the tail of '{id}' in table '{}': {e}", self.name));
             let points = Geometry::from_wkb(row.get_ref(0)?.as_blob().unwrap_or_default()).map_err(unreadable)?;
             points.reader().each_coord(&mut |fix| fixes.set(fix));
-            some = true;
+            apart += self.shape.count(&points);
         }
-        Ok(if some { self.shape.line(line.as_ref(), &fixes) } else { line })
+        let line = if apart > 0 { self.shape.line(line.as_ref(), &fixes) } else { line };
+        Ok((line, apart))
     }
 }
 
@@ -152,7 +153,7 @@ pub fn fold_some(
     for id in &ids {
         let found = select.query_row([id], |r| Ok(row::read(r, &line_only))).optional()?.transpose()?;
         if let Some(found) = found
-            && let Some(line) = tails.line(id, found.version.unwrap_or(0), found.feature.geometry.clone())?
+            && let (Some(line), _) = tails.line(id, found.version.unwrap_or(0), found.feature.geometry.clone())?
         {
             update.execute(params![id, blob::encode(&line, srs_id)])?;
         }

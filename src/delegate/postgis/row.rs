@@ -96,14 +96,16 @@ pub fn read<'a>(
             None => Value::Null,
         });
     }
+    let mut apart = 0;
     if let Some(shape) = t.track_shape().filter(|_| t.keeps_tails())
         && let Some(ewkb) = next()?
     {
         let fixes = Geometry::from_wkb(ewkb).map_err(|e| sqlx::Error::Decode(e.into()))?;
+        apart = shape.count(&fixes);
         geometry = shape.grown(geometry.as_ref(), &fixes);
     }
     let feature = Arc::new(Feature { id, geometry, properties });
-    Ok(Row { feature, version })
+    Ok(Row { feature, version, apart })
 }
 
 /// Another tool may have put a curve or a surface where the column takes any geometry: no simple feature, so read as none.

@@ -25,6 +25,7 @@ PORT = re.compile(r"127\.0\.0\.1:(\d+)")
 SESSION_S = 4
 SETTINGS = {
     "store__sweep_interval": 0.1,
+    "store__track_rest": 1,
     "zookeeper__session_timeout": SESSION_S,
     "server__count_budget": 30,
     "telemetry__log": "info",

@@ -186,7 +186,7 @@ async fn reopening_keeps_everything() {
     let delegate = GeoPackage::open(&path).unwrap();
     assert_eq!(delegate.catalogue().await.unwrap(), (revision, vec![(*ships).clone()]));
     let bases = delegate.load(&ships, &["a".into(), "b".into()]).await.unwrap();
-    let a = Base::Row(Row { feature: ship("a", 1.0, "A"), version: Some(5) });
+    let a = Base::Row(Row::new(ship("a", 1.0, "A"), Some(5)));
     assert_eq!((bases.bases, bases.watermarks[0]), (vec![Some(a), Some(Base::Deleted(Some(6), None))], mark(1)));
 }
 

@@ -26,6 +26,9 @@ pub fn check(recorded: &Recorded) -> Result<(), String> {
         if at_rest.rows != expected {
             return Err(format!("at rest the delegate has {:?}\n  the log says {expected:?}", at_rest.rows));
         }
+        if at_rest.tails > 0 {
+            return Err(format!("at rest {} lines of {name} are not whole", at_rest.tails));
+        }
         if recorded.plan.is_calm() && !recorded.plan.refuses {
             in_time(recorded, name, log)?;
         }

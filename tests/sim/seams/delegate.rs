@@ -10,7 +10,7 @@ use alluvium::delegate::memory::MemoryDelegate;
 use alluvium::delegate::{
     Base, Bases, Delegate, DelegateError, PersistBatch, PersistEntry, Persisting, Refused, Row, Rows, Scan, Snapshot,
 };
-use alluvium::model::{FeatureId, FeatureType, Rect, Watermark, partition_of};
+use alluvium::model::{FeatureId, FeatureType, Offset, PartitionId, Rect, Watermark, partition_of};
 use alluvium::query::Filter;
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -157,6 +157,21 @@ impl Delegate for FaultyDelegate {
             }
         });
         commit.await.unwrap_or_else(|e| Err(DelegateError::Unavailable(e.to_string())))
+    }
+
+    async fn fold(
+        &self,
+        feature_type: &FeatureType,
+        partition: PartitionId,
+        before: Offset,
+    ) -> Result<usize, DelegateError> {
+        self.before().await?;
+        let folded = self.shared.inner.fold(feature_type, partition, before).await;
+        self.faults.lateness().await;
+        match self.faults.fate(Part::Delegate) {
+            Fate::FailsAfter => Err(DelegateError::Unavailable("a fault after".into())),
+            _ => folded,
+        }
     }
 
     async fn refused(&self, feature_type: &FeatureType) -> Result<Vec<Refused>, DelegateError> {
