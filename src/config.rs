@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::model::FeatureType;
+use crate::model::feature_type::MAX_DECIMALS;
 use layers::Error;
 pub use layers::PREFIX;
 pub use memory::Memory;
@@ -66,6 +67,8 @@ pub struct Server {
     pub default_limit: u64,
     /// Features on a page at most; a greater limit is clamped.
     pub max_limit: u64,
+    /// Of coordinates in answers of text, at most, for the types that do not say; `None`: all that they have.
+    pub decimals: Option<u8>,
     /// How long a page may spend on its numberMatched; past it the count is left out.
     #[serde(deserialize_with = "seconds")]
     pub count_budget: Duration,
@@ -198,6 +201,7 @@ impl Default for Server {
             max_line_bytes: 4 << 20,
             default_limit: 10,
             max_limit: 10_000,
+            decimals: None,
             count_budget: Duration::from_millis(500),
             idle_timeout: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(10),
@@ -391,6 +395,9 @@ impl Server {
         }
         if self.default_limit > self.max_limit {
             return Err(Error::at("server.default_limit", "is greater than server.max_limit"));
+        }
+        if self.decimals.is_some_and(|n| n > MAX_DECIMALS) {
+            return Err(Error::at("server.decimals", format!("at most {MAX_DECIMALS} decimals")));
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Features as KML 2.2 (OGC 07-147r2): always longitude and latitude of WGS 84.
 
 use crate::format::gml::{Selection, gml_id, write_number, write_value};
+use crate::format::placed::Shown;
 use crate::format::xml;
-use crate::model::crs::{Crs, Transform};
+use crate::model::crs::Crs;
 use crate::model::geometry::{Coord, Reader};
 use crate::model::{Feature, FeatureType, GeometryError, GeometryKind};
 
@@ -17,7 +18,7 @@ pub struct FeatureWriter {
     geometry: bool,
     /// Property id, and the start tags.
     properties: Vec<(usize, Vec<u8>)>,
-    transform: Option<Transform>,
+    shown: Shown,
 }
 
 impl FeatureWriter {
@@ -28,21 +29,18 @@ impl FeatureWriter {
             tags.extend_from_slice(b"\"><value>");
             (*slot, tags)
         };
-        let stored = ft.geometry.and_then(|g| Crs::from_epsg(g.epsg));
         FeatureWriter {
             type_name: ft.name.clone(),
             geometry: selection.geometry,
             properties: selection.properties.iter().map(tags).collect(),
-            transform: stored.and_then(|stored| Transform::between(stored, Crs::WGS84)),
+            shown: Shown::new(ft, Crs::WGS84),
         }
     }
 
     /// Appends `feature`. When its geometry has no place on the globe, nothing is appended.
     pub fn write(&self, out: &mut Vec<u8>, feature: &Feature) -> Result<(), GeometryError> {
-        let geometry = match (feature.geometry.as_ref().filter(|_| self.geometry), &self.transform) {
-            (Some(g), Some(transform)) => Some(transform.geometry(g)?),
-            (g, _) => g.cloned(),
-        };
+        let geometry = feature.geometry.as_ref().filter(|_| self.geometry);
+        let geometry = geometry.map(|g| self.shown.geometry(g)).transpose()?;
         let id = gml_id(&self.type_name, &feature.id);
         out.extend_from_slice(b"<Placemark id=\"");
         xml::attribute(out, &id);

@@ -10,6 +10,8 @@ use super::{Dimension, ExistingTable, Feature, GeometryKind, PropertyType, Rect,
 
 /// The longest name of a type or a property, bytes: PostgreSQL's limit on identifiers.
 const MAX_NAME: usize = 63;
+/// A double has no more for certain.
+pub const MAX_DECIMALS: u8 = 15;
 
 /// A layer: in OGC API a collection, in WFS a feature type, in the delegate a table, in Kafka a topic, all of the same name.
 ///
@@ -45,6 +47,10 @@ pub struct FeatureType {
     /// A feature that never rests is persisted, in its present state, when it has been dirty for this long.
     #[serde(default = "default_max_dirty", with = "seconds")]
     pub max_dirty: Duration,
+    /// How many decimals the coordinates of its features have in answers of text (GML, GeoJSON, CSV, KML), at most; `None`:
+    /// as many as the service's settings say. What is stored keeps all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decimals: Option<u8>,
     /// Of the log. Fixed when the type is made.
     #[serde(default = "one")]
     pub partitions: u32,
@@ -170,6 +176,9 @@ impl FeatureType {
         }
         if self.max_dirty.is_zero() {
             return Err(SchemaError::new("max_dirty", "must be more than 0 seconds"));
+        }
+        if self.decimals.is_some_and(|n| n > MAX_DECIMALS) {
+            return Err(SchemaError::new("decimals", format!("at most {MAX_DECIMALS} decimals")));
         }
         if let Some(g) = &self.geometry
             && super::crs::Crs::from_epsg(g.epsg).is_none()

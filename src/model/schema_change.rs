@@ -6,7 +6,7 @@
 use super::{FeatureType, Property, SchemaError};
 
 /// The keys of a declaration that may change.
-const MAY_CHANGE: &[&str] = &["title", "description", "expiry", "max_dirty", "properties"];
+const MAY_CHANGE: &[&str] = &["title", "description", "expiry", "max_dirty", "decimals", "properties"];
 
 impl FeatureType {
     /// The next version of this type, as `declared`; this one where there is no difference. Properties are told by their names,
@@ -124,6 +124,7 @@ mod tests {
             ("/title", json!("Ships")),
             ("/expiry", json!("never")),
             ("/max_dirty", json!(5)),
+            ("/decimals", json!(7)),
             ("/properties/0/type", json!("int64")),
             ("/properties/0/type", json!("number")),
             ("/properties/0/nullable", json!(true)),

@@ -59,10 +59,20 @@ impl Web {
         all
     }
 
-    /// One that the caller may read; an unknown one is 404.
+    /// One that the caller may read, as answers show it; an unknown one is 404.
     pub fn feature_type(&self, caller: &Caller, name: &str) -> problem::Result<Arc<FeatureType>> {
         caller.may(Role::Reader, Some(name))?;
-        self.store.feature_type(name).ok_or_else(|| Problem::not_found(format!("there is no collection '{name}'")))
+        let ft = self.store.feature_type(name);
+        let ft = ft.ok_or_else(|| Problem::not_found(format!("there is no collection '{name}'")))?;
+        Ok(with_decimals(&ft, ft.decimals.or(self.server.decimals)))
+    }
+}
+
+/// The type with so many decimals in its answers.
+fn with_decimals(ft: &Arc<FeatureType>, decimals: Option<u8>) -> Arc<FeatureType> {
+    match decimals == ft.decimals {
+        true => ft.clone(),
+        false => Arc::new(FeatureType { decimals, ..(**ft).clone() }),
     }
 }
 

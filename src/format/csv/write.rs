@@ -1,8 +1,9 @@
 //! Features into rows: the id, the geometry as well-known text, the properties.
 
 use crate::format::gml::{Selection, gml_id, write_value};
+use crate::format::placed::Shown;
 use crate::format::wkt;
-use crate::model::crs::{Crs, CrsRef, Transform};
+use crate::model::crs::CrsRef;
 use crate::model::feature_type::GEOMETRY;
 use crate::model::{Feature, FeatureType, GeometryError, Value};
 
@@ -12,7 +13,7 @@ pub struct FeatureWriter {
     header: Vec<u8>,
     geometry: bool,
     properties: Vec<usize>,
-    transform: Option<Transform>,
+    shown: Shown,
     swap: bool,
 }
 
@@ -27,13 +28,12 @@ impl FeatureWriter {
             field(&mut header, name);
         }
         header.extend_from_slice(b"\r\n");
-        let stored = ft.geometry.and_then(|g| Crs::from_epsg(g.epsg));
         FeatureWriter {
             type_name: ft.name.clone(),
             header,
             geometry,
             properties: selection.properties.clone(),
-            transform: stored.and_then(|stored| Transform::between(stored, crs.crs)),
+            shown: Shown::new(ft, crs.crs),
             swap: crs.swap,
         }
     }
@@ -45,10 +45,8 @@ impl FeatureWriter {
 
     /// Appends the row of `feature`. When its geometry has no place in the CRS asked for, nothing is appended.
     pub fn write(&self, out: &mut Vec<u8>, feature: &Feature) -> Result<(), GeometryError> {
-        let geometry = match (feature.geometry.as_ref().filter(|_| self.geometry), &self.transform) {
-            (Some(g), Some(transform)) => Some(transform.geometry(g)?),
-            (g, _) => g.cloned(),
-        };
+        let geometry = feature.geometry.as_ref().filter(|_| self.geometry);
+        let geometry = geometry.map(|g| self.shown.geometry(g)).transpose()?;
         field(out, &gml_id(&self.type_name, &feature.id));
         if self.geometry {
             out.push(b',');

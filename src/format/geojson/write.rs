@@ -2,7 +2,8 @@
 
 use crate::format::gml::gml_id;
 use crate::format::json;
-use crate::model::crs::{Crs, CrsRef, Transform};
+use crate::format::placed::Shown;
+use crate::model::crs::{Crs, CrsRef};
 use crate::model::geometry::Reader;
 use crate::model::{Dimension, Feature, FeatureType, Geometry, GeometryError, GeometryKind};
 
@@ -25,7 +26,7 @@ pub struct FeatureWriter {
     wfs_ids: Option<String>,
     /// The property's id, and the text that goes before its value.
     properties: Vec<(usize, Vec<u8>)>,
-    transform: Option<Transform>,
+    shown: Shown,
     swap: bool,
     skip_geometry: bool,
     /// The features are tracks, whose times are written beside their lines.
@@ -49,11 +50,10 @@ impl FeatureWriter {
             before.push(b':');
             (slot, before)
         });
-        let stored = ft.geometry.and_then(|g| Crs::from_epsg(g.epsg)).unwrap_or(Crs::WGS84);
         FeatureWriter {
             wfs_ids: options.wfs_ids.then(|| ft.name.clone()),
             properties: properties.collect(),
-            transform: Transform::between(stored, options.crs.map_or(Crs::WGS84, |c| c.crs)),
+            shown: Shown::new(ft, options.crs.map_or(Crs::WGS84, |c| c.crs)),
             swap: options.crs.is_some_and(|c| c.swap),
             skip_geometry: options.skip_geometry,
             tracks: ft.track.is_some(),
@@ -95,10 +95,7 @@ impl FeatureWriter {
 
     /// Appends a geometry alone.
     pub fn geometry(&self, out: &mut Vec<u8>, geometry: &Geometry) -> Result<(), GeometryError> {
-        match &self.transform {
-            None => self.part(out, &mut geometry.reader()),
-            Some(transform) => self.part(out, &mut transform.geometry(geometry)?.reader()),
-        }
+        self.part(out, &mut self.shown.geometry(geometry)?.reader());
         Ok(())
     }
 

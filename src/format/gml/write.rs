@@ -2,8 +2,9 @@
 
 use super::version::GeometryNames;
 use super::{APP, GmlVersion, Kept, gml_id};
+use crate::format::placed::Shown;
 use crate::format::{json, xml};
-use crate::model::crs::{Crs, CrsRef, Transform};
+use crate::model::crs::CrsRef;
 use crate::model::feature_type::GEOMETRY;
 use crate::model::geometry::{Coord, Reader};
 use crate::model::{Dimension, Feature, FeatureType, Geometry, GeometryError, GeometryKind, Value};
@@ -33,7 +34,7 @@ impl Selection {
 pub struct FeatureWriter {
     type_name: String,
     style: GeometryStyle,
-    transform: Option<Transform>,
+    shown: Shown,
     geometry: bool,
     standard: Vec<Kept>,
     /// The type's own: property id, start tag, end tag.
@@ -43,7 +44,6 @@ pub struct FeatureWriter {
 impl FeatureWriter {
     /// Features of `ft` in `gml` with coordinates in `crs`.
     pub fn new(ft: &FeatureType, gml: GmlVersion, crs: &CrsRef, selection: &Selection) -> FeatureWriter {
-        let stored = ft.geometry.and_then(|g| Crs::from_epsg(g.epsg));
         let tags = |slot: &usize| {
             let name = &ft.properties[*slot].name;
             (*slot, format!("<{APP}:{name}>"), format!("</{APP}:{name}>"))
@@ -53,7 +53,7 @@ impl FeatureWriter {
         FeatureWriter {
             type_name: ft.name.clone(),
             style: GeometryStyle::new(gml, crs),
-            transform: stored.and_then(|stored| Transform::between(stored, crs.crs)),
+            shown: Shown::new(ft, crs.crs),
             geometry: selection.geometry && ft.geometry.is_some(),
             properties: selection.properties.iter().filter(own).map(tags).collect(),
             standard: standard.into_iter().filter(|kept| selection.properties.contains(&kept.slot)).collect(),
@@ -107,15 +107,7 @@ impl FeatureWriter {
     /// `id` is the feature's `gml:id`.
     fn geometry_of(&self, out: &mut Vec<u8>, feature: &Feature, id: &str) -> Result<bool, GeometryError> {
         let Some(geometry) = &feature.geometry else { return Ok(false) };
-        let moved;
-        let geometry = match &self.transform {
-            None => geometry,
-            Some(t) => {
-                moved = t.geometry(geometry)?;
-                &moved
-            }
-        };
-        Ok(write_geometry(out, geometry, id, &self.style))
+        Ok(write_geometry(out, &*self.shown.geometry(geometry)?, id, &self.style))
     }
 }
 
@@ -365,6 +357,7 @@ impl GeometryWriter<'_> {
 pub(super) mod tests {
     use super::*;
     use crate::model::PropertyType;
+    use crate::model::crs::Crs;
     use crate::model::feature_type::{GeometryColumn, Property};
     use crate::model::geometry::Writer;
 

@@ -269,6 +269,19 @@ impl Geometry {
         })
     }
 
+    /// This geometry with x, y and z rounded to so many decimals; numbers that are too large to have them stay as they are.
+    pub fn rounded(&self, decimals: u8) -> Result<Geometry, GeometryError> {
+        /// From there on a double has no fraction.
+        const WHOLE: f64 = (1_u64 << 53) as f64;
+        let scale = 10_f64.powi(decimals.into());
+        let round = |n: f64| match n * scale {
+            // No minus zero.
+            scaled if scaled.abs() < WHOLE => scaled.round() / scale + 0.0,
+            _ => n,
+        };
+        self.rewrite(self.dimension(), &mut |c| Ok(Coord { x: round(c.x), y: round(c.y), z: round(c.z), ..c }))
+    }
+
     /// This geometry as a column of `kind` and `dimension` takes it: a single one becomes a multi of one where that is asked,
     /// ordinates that are missing are 0 and those that are too many are dropped.
     pub fn fit(self, kind: GeometryKind, dimension: Dimension) -> Result<Geometry, GeometryError> {
@@ -415,6 +428,14 @@ mod tests {
         ring.count(4);
         [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)].iter().for_each(|(x, y)| ring.coord(Coord::xy(*x, *y)));
         assert_eq!(ring.checked(), Err(GeometryError::OpenRing));
+    }
+
+    #[test]
+    fn rounding_keeps_what_cannot_be_rounded() {
+        let g = line(&[(24.123_456_789, -0.004), (1e300, 9_007_199_254_740_993.0)]).checked().unwrap();
+        let two = line(&[(24.12, 0.0), (1e300, 9_007_199_254_740_993.0)]).checked().unwrap();
+        assert_eq!(g.rounded(2).unwrap(), two);
+        assert_eq!(g.rounded(15).unwrap(), g);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::bulk::{NDJSON, SEQUENCE};
 use super::{GEOJSON, JSON, JSON_SCHEMA, OPENAPI, fresh_json, json_only};
 use crate::format::flatgeobuf::MEDIA_TYPE as FLATGEOBUF;
+use crate::model::feature_type::MAX_DECIMALS;
 use crate::model::{GeometryKind, PropertyType};
 use crate::web::Web;
 use crate::web::access::Caller;
@@ -375,6 +376,10 @@ fn declaration() -> Value {
                 "oneOf": [{ "type": "number" }, { "type": "string", "enum": ["never"] }],
             },
             "max_dirty": seconds("After which a feature that never rests is persisted all the same"),
+            "decimals": {
+                "type": "integer", "minimum": 0, "maximum": MAX_DECIMALS,
+                "description": "Of coordinates in answers of text, at most; what is stored keeps all of them",
+            },
             "event_time": {
                 "type": "object",
                 "description": "Changes are ordered by a time of their own: one that is older than what is there does nothing",
@@ -426,6 +431,7 @@ fn change() -> Value {
             "description": { "type": "string", "nullable": true },
             "expiry": { "oneOf": [{ "type": "number" }, { "type": "string", "enum": ["never"] }] },
             "max_dirty": { "type": "number" },
+            "decimals": { "type": "integer", "nullable": true },
             "properties": {
                 "type": "object",
                 "description": "By names: new properties, and changes of those that are there",

@@ -12,6 +12,7 @@ use super::stored_query::{self, Argument, is_get_feature_by_id};
 use super::{Ask, join};
 use crate::format::gml::{GmlVersion, resolve_rid};
 use crate::format::xml::Element;
+use crate::model::feature_type::MAX_DECIMALS;
 use crate::web::request::whole_number;
 
 /// A GetFeature, or a GetPropertyValue when it has a reference.
@@ -122,7 +123,7 @@ fn format(ask: &Ask, asked: Option<&str>) -> Result<Format> {
 pub async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
     let format = format(ask, kvp.get("outputFormat"))?;
     check_resolve(kvp.get("resolve"))?;
-    let queries = match kvp.any(&["storedQuery_Id", "storedQueryId"]) {
+    let mut queries = match kvp.any(&["storedQuery_Id", "storedQueryId"]) {
         Some(stored) if is_get_feature_by_id(stored) => {
             let id = kvp.get("id").ok_or_else(|| Exception::missing("id"))?.to_owned();
             return Ok(Asked::ById { id, format });
@@ -133,6 +134,8 @@ pub async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
         }
         None => kvp_queries(&kvp)?,
     };
+    let decimals = decimals(&kvp)?;
+    queries.iter_mut().for_each(|query| query.decimals = decimals);
     Ok(Asked::Queries(Request {
         queries,
         count: kvp.number(&["count", "maxFeatures"])?,
@@ -143,6 +146,14 @@ pub async fn read_kvp(ask: &Ask, kvp: Kvp) -> Result<Asked> {
         value_reference: kvp.get("valueReference").map(str::to_owned),
         as_kvp: Some(kvp),
     }))
+}
+
+/// `format_options=decimals:n`.
+fn decimals(kvp: &Kvp) -> Result<Option<u8>> {
+    let Some(text) = kvp.option("format_options", "decimals") else { return Ok(None) };
+    let number = text.parse().ok().filter(|n| *n <= MAX_DECIMALS);
+    let what = || Exception::invalid("format_options", format!("decimals: '{text}' is not 0 to {MAX_DECIMALS}"));
+    number.map(Some).ok_or_else(what)
 }
 
 fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
@@ -207,6 +218,7 @@ fn kvp_queries(kvp: &Kvp) -> Result<Vec<QueryRequest>> {
             resource_ids,
             bbox,
             sort_by,
+            decimals: None,
         });
     }
     Ok(queries)
@@ -337,6 +349,7 @@ pub fn xml_query(e: &Element) -> Result<QueryRequest> {
         resource_ids: None,
         bbox: None,
         sort_by,
+        decimals: None,
     })
 }
 

@@ -73,7 +73,7 @@ fn prepare(ask: &Ask, request: &QueryRequest, with: &JoinRequest) -> Result<Prep
         let text = format!("the conditions of a join stand in its filter, not in {name}");
         return Err(Exception::new(Code::OptionNotSupported, *name, text));
     }
-    let types = [ask.feature_type(&request.type_name)?, ask.feature_type(&with.type_name)?];
+    let types = [request.shown(ask, &request.type_name)?, request.shown(ask, &with.type_name)?];
     let names = match &with.aliases {
         Some([a, b]) => [a.as_str(), b.as_str()],
         None => [types[0].name.as_str(), types[1].name.as_str()],

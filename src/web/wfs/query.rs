@@ -10,6 +10,7 @@ use crate::model::crs::{Crs, CrsRef, Transform};
 use crate::model::{FeatureType, Rect, Value};
 use crate::query::fes::{self, Reference};
 use crate::query::{Filter, Query, cql};
+use crate::web::with_decimals;
 
 /// As it was asked; all conditions hold together.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +31,8 @@ pub struct QueryRequest {
     pub bbox: Option<String>,
     /// As in the query string: `a ASC,b DESC`.
     pub sort_by: Option<String>,
+    /// Of coordinates in the answer; `None`: what the settings say.
+    pub decimals: Option<u8>,
 }
 
 /// The second type of a join.
@@ -62,6 +65,12 @@ pub fn stored_crs(ft: &FeatureType) -> Crs {
 }
 
 impl QueryRequest {
+    /// A type as the answer shows it.
+    pub fn shown(&self, ask: &Ask, type_name: &str) -> Result<Arc<FeatureType>> {
+        let ft = ask.feature_type(type_name)?;
+        Ok(with_decimals(&ft, self.decimals.or(ft.decimals)))
+    }
+
     /// Of one type.
     pub fn prepare(&self, ask: &Ask) -> Result<Prepared> {
         if self.join.is_some() {
@@ -71,7 +80,7 @@ impl QueryRequest {
         if let Some(alias) = &self.alias {
             return self.without(alias).prepare(ask);
         }
-        let ft = ask.feature_type(&self.type_name)?;
+        let ft = self.shown(ask, &self.type_name)?;
         let axes = axes(&ft, ask.version);
         let is_type = |name: &str| ask.is_type(name);
         let context = fes::Context { ft: &ft, axes: &axes, is_type: &is_type };

@@ -8,6 +8,7 @@ mod joins;
 mod locks;
 mod reading;
 mod schemas;
+mod settings;
 mod standard_properties;
 mod stored_queries;
 mod transactions;
