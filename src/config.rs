@@ -182,6 +182,18 @@ pub struct ZooKeeper {
     pub password: Option<String>,
 }
 
+impl Server {
+    /// Features on a page of this type at most.
+    pub fn max_limit_of(&self, ft: &FeatureType) -> u64 {
+        ft.max_limit.unwrap_or(self.max_limit)
+    }
+
+    /// Features on a page of this type when the client does not say.
+    pub fn default_limit_of(&self, ft: &FeatureType) -> u64 {
+        ft.default_limit.unwrap_or(self.default_limit).min(self.max_limit_of(ft))
+    }
+}
+
 impl Default for Server {
     fn default() -> Self {
         Server {

@@ -47,6 +47,11 @@ pub struct FeatureType {
     /// A feature that never rests is persisted, in its present state, when it has been dirty for this long.
     #[serde(default = "default_max_dirty", with = "seconds")]
     pub max_dirty: Duration,
+    /// Features on a page when the client does not say, and at most; `None`: as the service's settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_limit: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_limit: Option<u64>,
     /// How many decimals the coordinates of its features have in answers of text (GML, GeoJSON, CSV, KML), at most; `None`:
     /// as many as the service's settings say. What is stored keeps all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,6 +181,14 @@ impl FeatureType {
         }
         if self.max_dirty.is_zero() {
             return Err(SchemaError::new("max_dirty", "must be more than 0 seconds"));
+        }
+        for (key, limit) in [("default_limit", self.default_limit), ("max_limit", self.max_limit)] {
+            if limit == Some(0) {
+                return Err(SchemaError::new(key, "must be more than 0"));
+            }
+        }
+        if self.max_limit.is_some_and(|most| self.default_limit.is_some_and(|n| n > most)) {
+            return Err(SchemaError::new("default_limit", "is greater than max_limit"));
         }
         if self.decimals.is_some_and(|n| n > MAX_DECIMALS) {
             return Err(SchemaError::new("decimals", format!("at most {MAX_DECIMALS} decimals")));

@@ -6,7 +6,8 @@
 use super::{FeatureType, Property, SchemaError};
 
 /// The keys of a declaration that may change.
-const MAY_CHANGE: &[&str] = &["title", "description", "expiry", "max_dirty", "decimals", "properties"];
+const MAY_CHANGE: &[&str] =
+    &["title", "description", "expiry", "max_dirty", "default_limit", "max_limit", "decimals", "properties"];
 
 impl FeatureType {
     /// The next version of this type, as `declared`; this one where there is no difference. Properties are told by their names,
@@ -125,6 +126,8 @@ mod tests {
             ("/expiry", json!("never")),
             ("/max_dirty", json!(5)),
             ("/decimals", json!(7)),
+            ("/default_limit", json!(7)),
+            ("/max_limit", json!(7)),
             ("/properties/0/type", json!("int64")),
             ("/properties/0/type", json!("number")),
             ("/properties/0/nullable", json!(true)),

@@ -52,7 +52,7 @@ pub async fn list(
         return download::flatgeobuf(&web, ft, request).await;
     }
     check_format(&params, &headers, &["geojson", "json", "flatgeobuf"])?;
-    let size = PageSize { default: web.server.default_limit, most: web.server.max_limit };
+    let size = PageSize { default: web.server.default_limit_of(&ft), most: web.server.max_limit_of(&ft) };
     let request = ItemsRequest::read(&ft, &params, size, at_least)?;
     let crs = request.crs.clone();
     let mut page = Page::open(web, ft, base, params, request).await?;

@@ -286,7 +286,7 @@ fn parameters(web: &Web, collections: &[String]) -> Value {
     json!({
         "collectionId": path("collectionId", collection),
         "featureId": path("featureId", json!({ "type": "string" })),
-        "limit": query("limit", "Features on the page at most; a greater number is taken for the maximum.", json!({
+        "limit": query("limit", "Features on the page at most; a greater number is taken for the maximum, of which a collection may have its own.", json!({
             "type": "integer", "minimum": 1, "maximum": web.server.max_limit, "default": web.server.default_limit,
         })),
         "bbox": query("bbox", "Features whose geometry meets this box, and those without geometry.", json!({
@@ -376,6 +376,8 @@ fn declaration() -> Value {
                 "oneOf": [{ "type": "number" }, { "type": "string", "enum": ["never"] }],
             },
             "max_dirty": seconds("After which a feature that never rests is persisted all the same"),
+            "default_limit": { "type": "integer", "minimum": 1, "description": "Features on a page when the client does not say" },
+            "max_limit": { "type": "integer", "minimum": 1, "description": "Features on a page at most" },
             "decimals": {
                 "type": "integer", "minimum": 0, "maximum": MAX_DECIMALS,
                 "description": "Of coordinates in answers of text, at most; what is stored keeps all of them",
@@ -431,6 +433,8 @@ fn change() -> Value {
             "description": { "type": "string", "nullable": true },
             "expiry": { "oneOf": [{ "type": "number" }, { "type": "string", "enum": ["never"] }] },
             "max_dirty": { "type": "number" },
+            "default_limit": { "type": "integer", "nullable": true },
+            "max_limit": { "type": "integer", "nullable": true },
             "decimals": { "type": "integer", "nullable": true },
             "properties": {
                 "type": "object",

@@ -13,7 +13,7 @@ use axum::response::Response;
 use super::exception::{Code, Exception, Result};
 use super::format::Format;
 use super::get_feature::Request;
-use super::query::Prepared;
+use super::query::{Prepared, longest_page};
 use super::{Ask, Version, file, xml_response};
 use crate::format::gml::{self, APP, APP_NS, GmlVersion, Selection, gml_id};
 use crate::format::{csv, flatgeobuf, geojson, kml, xml};
@@ -50,7 +50,7 @@ pub async fn collection(ask: &Ask, request: Request, members: Members) -> Result
         return Err(Exception::invalid("outputFormat", text));
     }
     let pages = ask.version.dialect().pages && request.format.pages();
-    let most = if pages { web.server.max_limit } else { u64::MAX };
+    let most = if pages { longest_page(ask, &request.queries)? } else { u64::MAX };
     let limit = request.count.unwrap_or(most).min(most);
     let mut parts = Vec::with_capacity(request.queries.len());
     for query in &request.queries {

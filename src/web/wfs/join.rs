@@ -12,7 +12,7 @@ use super::answer::{Frame, MemberSource, Members, PRIME, Page, chunks, link, no_
 use super::exception::{Code, Exception, Result};
 use super::format::Format;
 use super::get_feature::Request;
-use super::query::{JoinRequest, QueryRequest, axes, selection};
+use super::query::{JoinRequest, QueryRequest, axes, longest_page, selection};
 use super::{Ask, xml_response};
 use crate::format::gml::{FeatureWriter, GmlVersion, Selection};
 use crate::model::Feature;
@@ -33,7 +33,7 @@ pub async fn collection(ask: &Ask, request: Request) -> Result<Response> {
         let text = "a join is the only query of its request";
         return Err(Exception::new(Code::OptionNotSupported, "typeNames", text));
     };
-    let limit = request.count.unwrap_or(u64::MAX).min(ask.web.server.max_limit);
+    let limit = request.count.unwrap_or(u64::MAX).min(longest_page(ask, &request.queries)?);
     let mut prepared = prepare(ask, &request.queries[0], with)?;
     (prepared.query.start, prepared.query.limit) = (request.start, if request.hits { 0 } else { limit });
     let pairs = ask.web.store.pairs(prepared.query).await?;

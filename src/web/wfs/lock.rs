@@ -14,7 +14,7 @@ use super::exception::{Code, Exception, Result};
 use super::format::Format;
 use super::get_feature::{Asked, Request, by_id, read_kvp, read_xml};
 use super::kvp::Kvp;
-use super::query::QueryRequest;
+use super::query::{QueryRequest, longest_page};
 use super::{Ask, OLD_WFS_NS, Version, WFS_NS, xml_response};
 use crate::format::gml::gml_id;
 use crate::format::xml::{self, Element};
@@ -178,7 +178,8 @@ async fn get_feature(ask: &Ask, asked: Asked, terms: &Terms) -> Result<Response>
     if !matches!(request.format, Format::Gml(_)) {
         return Err(Exception::invalid("outputFormat", "only GML has a place for the id of the lock"));
     }
-    let most = if ask.version.dialect().pages { ask.web.server.max_limit } else { MOST_FEATURES as u64 };
+    let pages = ask.version.dialect().pages;
+    let most = if pages { longest_page(ask, &request.queries)? } else { MOST_FEATURES as u64 };
     let limit = request.count.unwrap_or(most).min(most);
     let wanted = matching(ask, &request.queries, request.start, limit as usize).await?;
     let locked = ask.web.store.lock(wanted, terms.expiry, terms.action).await?;

@@ -136,6 +136,14 @@ impl QueryRequest {
     }
 }
 
+/// How many members a page of the answer to these queries has at most: as the strictest of their types has it.
+pub fn longest_page(ask: &Ask, queries: &[QueryRequest]) -> Result<u64> {
+    let joined = queries.iter().filter_map(|q| q.join.as_ref()).map(|join| &join.type_name);
+    let longest = |name: &String| Ok(ask.web.server.max_limit_of(&*ask.feature_type(name)?));
+    let longest: Result<Vec<u64>> = queries.iter().map(|q| &q.type_name).chain(joined).map(longest).collect();
+    Ok(longest?.into_iter().min().unwrap_or(ask.web.server.max_limit))
+}
+
 /// What of a feature these references name.
 pub fn selection(names: &[&str], ft: &FeatureType) -> Result<Selection> {
     let (mut geometry, mut named) = (false, Vec::new());

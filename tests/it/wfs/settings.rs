@@ -75,3 +75,75 @@ async fn coordinates_have_so_many_decimals() {
     let refused = change(json!(16)).await.expect(400).text();
     assert!(refused.contains("decimals"), "{refused}");
 }
+
+const LIMITS: &str = r#"
+[server]
+allow_anonymous_writes = true
+default_limit = 3
+max_limit = 4
+[[feature_types]]
+name = "ships"
+default_limit = 1
+max_limit = 2
+[[feature_types]]
+name = "roads"
+max_limit = 2
+[[feature_types]]
+name = "notes"
+max_limit = 5
+[[feature_types]]
+name = "others"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_as_long_as_their_type_allows() {
+    let server = Server::with(LIMITS).await;
+    let web = &server.0;
+    for collection in ["ships", "roads", "notes", "others"] {
+        let feature = |n| json!({ "type": "Feature", "id": format!("{n}"), "geometry": null, "properties": {} });
+        let features = json!({ "type": "FeatureCollection", "features": (0..6).map(feature).collect::<Vec<_>>() });
+        assert!(web.post(&format!("/collections/{collection}/items"), &features).await.status.is_success());
+    }
+    // When the client does not say, and at most.
+    for (collection, default, most) in [("ships", 1, 2), ("roads", 2, 2), ("notes", 3, 5), ("others", 3, 4)] {
+        for (query, expected) in [("", default), ("?limit=100", most)] {
+            let answer = web.get(&format!("/collections/{collection}/items{query}")).await.json();
+            assert_eq!(answer["numberReturned"], expected, "{collection}{query}");
+        }
+    }
+    // WFS has the longest page when the client does not say; several types have that of the strictest.
+    let server = &server;
+    let returned = async |query: &str| {
+        let answer = server.get(&format!("request=GetFeature&typeNames={query}")).await;
+        let root = answer.xml();
+        assert!(root.attribute("next").is_some(), "{}", answer.text);
+        root.attribute("numberReturned").map(str::to_owned).unwrap()
+    };
+    for (query, expected) in [
+        ("ships", "2"),
+        ("ships&count=1", "1"),
+        ("notes", "5"),
+        ("notes&count=100", "5"),
+        ("others", "4"),
+        ("(notes)(roads)", "2"),
+        ("(notes,roads)", "2"),
+        ("(roads,notes)&count=100", "2"),
+    ] {
+        assert_eq!(returned(query).await, expected, "{query}");
+    }
+    // Before 2.0 there is no next page.
+    let text = server.ask("1.1.0", "request=GetFeature&typeName=ships").await.text;
+    assert!(text.contains("numberOfFeatures=\"6\""), "{text}");
+
+    let merge = [("content-type", "application/merge-patch+json")];
+    let change = async |patch: Value| web.send("PATCH", "/collections/ships", &merge, patch.to_string()).await;
+    change(json!({ "max_limit": 6, "default_limit": null })).await.expect(200);
+    assert_eq!(web.get("/collections/ships/items").await.json()["numberReturned"], 3);
+    assert_eq!(web.get("/collections/ships/items?limit=9").await.json()["numberReturned"], 6);
+    for (patch, word) in
+        [(json!({ "max_limit": 0 }), "max_limit"), (json!({ "default_limit": 7 }), "greater than max_limit")]
+    {
+        let refused = change(patch).await.expect(400).text();
+        assert!(refused.contains(word), "{refused}");
+    }
+}
