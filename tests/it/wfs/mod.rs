@@ -5,6 +5,7 @@ mod dialects;
 mod endpoints;
 mod errors;
 mod joins;
+mod leaflet;
 mod locks;
 mod reading;
 mod schemas;
