@@ -29,3 +29,27 @@ impl Progress {
         old_enough
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_is_due_once_whatever_the_clocks_say() {
+        let (minute, half) = (Duration::from_secs(60), Duration::from_secs(30));
+        let mut progress = Progress::default();
+        assert_eq!(progress.before(minute, 5), None);
+        advance(half).await;
+        assert_eq!(progress.before(minute, 7), None);
+        advance(half).await;
+        assert_eq!(progress.before(minute, 9), Some(5));
+        assert_eq!(progress.before(minute, 9), None);
+        // The store was put back, and what came after is gone.
+        assert_eq!(progress.before(minute, 6), None);
+        advance(half).await;
+        assert_eq!(progress.before(minute, 6), None);
+        advance(half).await;
+        assert_eq!(progress.before(minute, 6), Some(6));
+    }
+}
