@@ -134,7 +134,7 @@ impl<'a> SqlWriter<'a> {
             Filter::Like { value, pattern, match_case } => self.like(value, pattern, *match_case),
             Filter::IsNull(operand) => self.is_null(operand),
             Filter::Bbox(rect) => self.bbox(rect),
-            Filter::Spatial { .. } | Filter::Near(_) => match filter.bounds() {
+            Filter::ForeignBox(_) | Filter::Spatial { .. } | Filter::Near(_) => match filter.bounds() {
                 Some(bounds) => {
                     self.bbox(&bounds);
                     Meaning::Superset

@@ -52,6 +52,7 @@ fn evaluate(filter: &Filter, feature: &Feature) -> Option<bool> {
         Filter::IsNull(Operand::Geometry) => Some(feature.geometry.is_none()),
         Filter::IsNull(o) => Some(operand(o, feature).is_null()),
         Filter::Bbox(r) => Some(feature.geometry.as_ref().is_some_and(|g| intersects_box(g, r))),
+        Filter::ForeignBox(b) => Some(feature.geometry.as_ref().is_some_and(|g| b.holds(g))),
         Filter::Spatial { op, literal } => Some(spatial(*op, feature.geometry.as_ref()?, literal)),
         Filter::Near(near) => Some(near.holds(feature.geometry.as_ref()?)),
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use super::distance::Near;
+use super::foreign_box::ForeignBox;
 use super::function::Function;
 use crate::model::{FeatureId, Geometry, Rect, Value};
 
@@ -40,6 +41,8 @@ pub enum Filter {
     IsNull(Operand),
     /// The geometry and the box have a point in common. A feature without geometry: false.
     Bbox(Rect),
+    /// The same of a box in another CRS. A feature without geometry: false.
+    ForeignBox(Arc<ForeignBox>),
     Spatial {
         op: SpatialOp,
         literal: Arc<SpatialLiteral>,
@@ -233,6 +236,7 @@ impl Filter {
             Filter::Bbox(r) => Some(*r),
             Filter::Spatial { op, literal } if *op != SpatialOp::Disjoint => literal.bounds,
             Filter::Near(near) => near.bounds(),
+            Filter::ForeignBox(b) => Some(b.bounds()),
             Filter::And(all) => all.iter().filter_map(Filter::bounds).reduce(|a, b| {
                 // Two boxes that do not meet select nothing; either one is a bound.
                 a.intersection(&b).unwrap_or(a)
@@ -264,7 +268,7 @@ impl Filter {
     /// False when no feature without geometry can match.
     pub fn may_lack_geometry(&self) -> bool {
         match self {
-            Filter::Bbox(_) | Filter::Spatial { .. } | Filter::Near(_) => false,
+            Filter::Bbox(_) | Filter::ForeignBox(_) | Filter::Spatial { .. } | Filter::Near(_) => false,
             Filter::And(all) => all.iter().all(Filter::may_lack_geometry),
             Filter::Or(any) => any.iter().any(Filter::may_lack_geometry),
             _ => true,

@@ -8,6 +8,7 @@ pub mod distance;
 pub mod evaluate;
 pub mod fes;
 pub mod filter;
+pub mod foreign_box;
 pub mod function;
 pub mod join;
 #[cfg(test)]

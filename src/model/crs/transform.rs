@@ -58,6 +58,11 @@ impl Transform {
         Some(Transform { from, to, method })
     }
 
+    /// Whether a box becomes a box, whose edges are those of the other.
+    pub fn keeps_boxes(&self) -> bool {
+        matches!(self.method, Method::ToWebMercator | Method::FromWebMercator)
+    }
+
     pub fn geometry(&self, g: &Geometry) -> Result<Geometry, GeometryError> {
         g.map_xy(|x, y| self.point(x, y))
     }

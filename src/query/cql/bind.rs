@@ -11,6 +11,7 @@ use crate::query::distance::Near;
 use crate::query::evaluate;
 use crate::query::fes::{Reference, class, measured, resolve_reference, value_of};
 use crate::query::filter::{CompareOp, Filter, LikePattern, Operand, SpatialLiteral, SpatialOp};
+use crate::query::foreign_box::ForeignBox;
 use crate::query::function::{Function, case_folded, without_accents};
 use crate::query::temporal::{Period, relation};
 
@@ -68,7 +69,7 @@ impl Context<'_> {
                     }
                     [wrong, ..] => return Err(wrong.error("a CRS in quotes is expected here")),
                 };
-                Ok(Filter::Bbox(self.rect(edges, &crs, e)?))
+                self.meets_box(edges, &crs, e)
             }
             ("dwithin" | "beyond", [of, to, distance, unit]) => {
                 self.geometry_of(of)?;
@@ -300,13 +301,12 @@ impl Context<'_> {
         Rect { min_x, min_y, max_x, max_y }
     }
 
-    fn rect(&self, edges: [f64; 4], crs: &CrsRef, e: &Expr) -> Result<Rect> {
+    fn meets_box(&self, edges: [f64; 4], crs: &CrsRef, e: &Expr) -> Result<Filter> {
         let rect = self.in_xy_order(edges, crs);
         if rect.min_x > rect.max_x || rect.min_y > rect.max_y {
             return Err(e.error(UPSIDE_DOWN));
         }
-        let there = Transform::between(crs.crs, self.target).map_or(Ok(rect), |t| t.rect(rect));
-        there.map_err(|what| e.error(what.to_string()))
+        ForeignBox::filter(rect, crs.crs, self.target).map_err(|what| e.error(what.to_string()))
     }
 
     fn spatial(&self, op: SpatialOp, left: &Expr, right: &Expr) -> Result<Filter> {

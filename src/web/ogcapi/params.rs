@@ -5,10 +5,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::value::RawValue;
 
 use crate::format::json;
-use crate::model::crs::{Crs, CrsRef, Transform};
+use crate::model::crs::{Crs, CrsRef};
 use crate::model::value::{parse_date, parse_instant};
 use crate::model::{FeatureType, Position, PropertyType, Rect, Value, check_id};
 use crate::query::cql::{self, Expression};
+use crate::query::foreign_box::ForeignBox;
 use crate::query::{CompareOp, Cursor, Filter, Operand, Query, SortKey, TierChoice};
 use crate::web::problem::{Problem, Result};
 use crate::web::request::{Params, whole_number};
@@ -213,15 +214,8 @@ fn bbox(ft: &FeatureType, text: &str, crs: &CrsRef) -> Result<Filter> {
         vec![asked]
     };
     let stored = Crs::from_epsg(column.epsg).unwrap_or(Crs::WGS84);
-    let transform = Transform::between(crs.crs, stored);
-    let mut any = Vec::new();
-    for b in boxes {
-        let b = match &transform {
-            None => b,
-            Some(t) => t.rect(within_mercator(b, crs.crs)).map_err(|e| bad(&e.to_string()))?,
-        };
-        any.push(Filter::Bbox(b));
-    }
+    let parts = boxes.into_iter().map(|b| ForeignBox::filter(b, crs.crs, stored));
+    let mut any = parts.collect::<std::result::Result<Vec<_>, _>>().map_err(|e| bad(&e.to_string()))?;
     if column.nullable {
         any.push(Filter::IsNull(Operand::Geometry));
     }
@@ -245,16 +239,6 @@ fn around_the_globe(b: Rect) -> Vec<Rect> {
         boxes.push(Rect { min_x: (b.min_x + 360.0).max(-180.0), max_x: 180.0, ..b });
     }
     boxes
-}
-
-/// The poles have no place on most planes.
-fn within_mercator(b: Rect, crs: Crs) -> Rect {
-    const EDGE: f64 = 89.999;
-    if crs.is_geographic() {
-        Rect { min_y: b.min_y.clamp(-EDGE, EDGE), max_y: b.max_y.clamp(-EDGE, EDGE), ..b }
-    } else {
-        b
-    }
 }
 
 /// The property that `datetime` looks at: the first of type date-time or date.

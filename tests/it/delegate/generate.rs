@@ -1,9 +1,11 @@
 //! Features and filters out of a seed, over every property type, geometry and operator.
 
+use alluvium::model::crs::{Crs, Transform};
 use alluvium::model::geometry::{Coord, Writer};
 use alluvium::model::{Dimension, Feature, FeatureType, Geometry, GeometryKind, PropertyType, Rect, Value};
 use alluvium::query::distance::{Measure, Near};
 use alluvium::query::filter::{LikePattern, SpatialLiteral};
+use alluvium::query::foreign_box::ForeignBox;
 use alluvium::query::function::Function;
 use alluvium::query::{CompareOp, Filter, Operand, SpatialOp};
 use rand::rngs::StdRng;
@@ -138,6 +140,14 @@ impl Generator {
             }
             5 => Filter::IsNull(if self.one_in(3) { Operand::Geometry } else { property }),
             6 => Filter::ids((0..self.below(4)).map(|_| self.pick(ids).into()).collect::<Vec<_>>()),
+            7 if self.one_in(3) => {
+                let (own, other) = (
+                    Crs::from_epsg(feature_type.geometry.map_or(4326, |g| g.epsg)).unwrap(),
+                    Crs::from_epsg(25832).unwrap(),
+                );
+                let there = Transform::between(own, other).map_or(Ok(self.rect()), |t| t.rect(self.rect())).unwrap();
+                ForeignBox::filter(there, other, own).unwrap()
+            }
             7 => Filter::Bbox(self.rect()),
             8 => {
                 use SpatialOp::*;

@@ -80,6 +80,32 @@ async fn flatgeobuf_has_no_pages() {
     server.app.shutdown().await;
 }
 
+/// Part 1, `/req/core/fc-bbox-response`, of features whose plane bends parallels, and has no place for what is far away.
+#[tokio::test(flavor = "multi_thread")]
+async fn boxes_keep_their_edges_in_every_crs() {
+    let server = Server::start(TYPES).await;
+    let plots = json!({ "id": "plots", "geometry": { "type": "Point", "epsg": 25832 }, "expiry": 3600 });
+    server.post("/collections", &plots).await.expect(201);
+    server.post("/collections/plots/items", &ship("p", 11.9, 50.0, json!({}))).await.expect(201);
+    server
+        .post("/collections/plots/items", &json!({ "type": "Feature", "id": "z", "geometry": null }))
+        .await
+        .expect(201);
+    for (bbox, expected) in [
+        ("11.9,50,12,50.1", &["p", "z"][..]),
+        ("-180,-90,180,90", &["p", "z"]),
+        ("6,50.001,12,51", &["z"]),
+        ("177,65,-177,70", &["z"]),
+        ("-180,85,180,90", &["z"]),
+        ("-80,-5,-70,5", &["z"]),
+    ] {
+        let answer = server.get(&format!("/collections/plots/items?bbox={bbox}")).await.expect(200);
+        assert_eq!(ids(&answer), expected, "{bbox}");
+        assert_eq!(answer.json()["numberMatched"], expected.len(), "{bbox}");
+    }
+    server.app.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_select() {
     let server = seven().await;
