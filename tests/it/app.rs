@@ -112,7 +112,15 @@ impl Server {
     /// Stops it and starts it again over the same data.
     pub async fn restart(self, settings: &str) -> Server {
         self.app.shutdown().await;
-        Server::start_in(self.dir, settings).await
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            match App::start(config(&self.dir, settings)).await {
+                Ok(app) => return Server::of(app, self.dir),
+                // What a request that was broken off still holds is let go a moment later; a process would have ended.
+                Err(e) if tokio::time::Instant::now() > deadline => panic!("{e:#}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
     }
 }
 
