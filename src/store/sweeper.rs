@@ -60,7 +60,8 @@ pub struct Sweeper {
     pub retry: Mutex<Retry>,
     /// How long after tracks have left the indexes what stands apart of them is put into their lines.
     pub track_rest: Duration,
-    pub resting: Mutex<Resting>,
+    /// Up to where tracks have left the indexes.
+    pub resting: Mutex<Progress>,
     /// How long records stay in the log after they are durable in the delegate.
     pub log_window: Duration,
     /// Not to be had while a backup is made.
@@ -96,14 +97,6 @@ pub struct Retry {
     from: Offset,
 }
 
-/// Tracks that have left the indexes, up to where.
-#[derive(Debug, Default)]
-pub struct Resting {
-    left: Progress,
-    /// As [`Sweeper::rested`] has said last, until that is done.
-    rested: Option<Offset>,
-}
-
 impl Sweeper {
     /// One turn under the lease, as long as there is something to do.
     pub async fn turn(&self, lease: &mut Option<Box<dyn Lease>>) -> Result<(), SweepError> {
@@ -131,7 +124,7 @@ impl Sweeper {
         let Some(before) = self.rested() else { return Ok(()) };
         while is_held() {
             if self.delegate.fold(&self.state.feature_type(), self.partition, before).await? == 0 {
-                self.resting.lock().rested = None;
+                self.resting.lock().done();
                 break;
             }
             // They have time, and what ages has not.
@@ -147,9 +140,7 @@ impl Sweeper {
             return None;
         }
         let left = self.state.partition(self.partition).watermark.evict_through;
-        let mut resting = self.resting.lock();
-        resting.rested = resting.left.before(self.track_rest, left).or(resting.rested);
-        resting.rested
+        self.resting.lock().before(self.track_rest, left)
     }
 
     /// Cuts the log behind the watermark, less the window.
@@ -159,11 +150,16 @@ impl Sweeper {
             return Ok(());
         }
         let through = self.state.partition(self.partition).watermark.durable_through;
-        let old_enough = self.durable.lock().before(self.log_window, through);
-        if let Some(before) = old_enough.filter(|o| *o > 0) {
-            self.log.cut(&self.state.log_name, self.partition, before).await?;
-            self.state.partition(self.partition).log_start = before;
-        }
+        let Some(before) = self.durable.lock().before(self.log_window, through).filter(|o| *o > 0) else {
+            return Ok(());
+        };
+        // Long after the last look, if this instance stood still, or was not ready: the store may have been put back.
+        let least = self.state.least();
+        let watermarks = self.delegate.watermarks(&self.state.feature_type()).await?;
+        self.state.check_not_put_back(&least, &watermarks)?;
+        self.log.cut(&self.state.log_name, self.partition, before).await?;
+        self.durable.lock().done();
+        self.state.partition(self.partition).log_start = before;
         Ok(())
     }
 
